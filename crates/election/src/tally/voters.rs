@@ -1,0 +1,160 @@
+//! Who has voted: the memory that makes one person's vote count once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use serde::{Deserialize, Serialize};
+
+use super::Reason;
+use crate::definition::VotePolicy;
+use crate::event::{Choices, Record, Vote};
+use crate::ids::{Nullifier, Offset, PartitionId, RecordId, RequestId, SelectionId};
+
+/// Takes the first eight bytes of a key that is itself a keyed hash, so no second hash is needed.
+#[derive(Debug, Default, Clone)]
+pub(super) struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    // Arrays announce their length; it is the same for every key.
+    fn write_usize(&mut self, _: usize) {}
+}
+
+type Keyed = BuildHasherDefault<FirstBytes>;
+
+/// A voter's standing vote, packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Standing {
+    /// The first half of the request id; within one voter's requests, that is unique enough to tell two apart.
+    request: u64,
+    offset: Offset,
+    position: u32,
+    choices: u32,
+    votes: u32,
+}
+
+/// What a voter has cast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cast {
+    /// The record of the vote; the last one where a voter has several.
+    pub record: RecordId,
+    /// Its choices.
+    pub choices: Choices,
+    /// How many votes of the voter count.
+    pub votes: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Voters {
+    standing: HashMap<Nullifier, Standing, Keyed>,
+    /// Requests of voters who may vote again, so that a late retry of an older vote is known.
+    requests: HashMap<RequestId, (Offset, u32), Keyed>,
+    /// Every combination of several choices that was ever cast, each once.
+    combinations: Vec<Choices>,
+    combination_ids: BTreeMap<Choices, u32>,
+}
+
+pub(super) enum Admission {
+    New,
+    Replaces(Choices),
+    Duplicate(RecordId),
+    Refused(Reason),
+}
+
+/// Ids of combinations start above every single selection's number.
+const FIRST_COMBINATION: u32 = 1 << 16;
+
+impl Voters {
+    pub(super) fn len(&self) -> usize {
+        self.standing.len()
+    }
+
+    /// Decides on a vote that the contest takes, and remembers it if it counts.
+    pub(super) fn admit(&mut self, policy: VotePolicy, record: &Record, vote: &Vote) -> Admission {
+        let partition = record.id.partition;
+        let request = first_half(record.request);
+        let before = self.standing.get(&vote.nullifier).copied();
+        let place = |s: &Standing| RecordId { partition, offset: s.offset, position: s.position };
+        if let Some(standing) = &before {
+            if standing.request == request {
+                return Admission::Duplicate(place(standing));
+            }
+            if let Some((offset, position)) = self.requests.get(&record.request) {
+                return Admission::Duplicate(RecordId { partition, offset: *offset, position: *position });
+            }
+        }
+        let votes = match (policy, &before) {
+            (_, None) | (VotePolicy::Replace, Some(_)) => 1,
+            (VotePolicy::One, Some(s)) => {
+                return Admission::Refused(Reason::AlreadyVoted { first: place(s) });
+            }
+            (VotePolicy::UpTo(n), Some(s)) if s.votes >= n => {
+                return Admission::Refused(Reason::VotesUsedUp { last: place(s) });
+            }
+            (VotePolicy::UpTo(_), Some(s)) => s.votes + 1,
+        };
+        if policy != VotePolicy::One {
+            self.requests.insert(record.request, (record.id.offset, record.id.position));
+        }
+        let choices = self.pack(&vote.choices);
+        let RecordId { offset, position, .. } = record.id;
+        self.standing.insert(vote.nullifier, Standing { request, offset, position, choices, votes });
+        match (policy, before) {
+            (VotePolicy::Replace, Some(old)) => Admission::Replaces(self.unpack(old.choices)),
+            _ => Admission::New,
+        }
+    }
+
+    pub(super) fn cast(&self, partition: PartitionId, nullifier: &Nullifier) -> Option<Cast> {
+        let Standing { offset, position, choices, votes, .. } = *self.standing.get(nullifier)?;
+        let record = RecordId { partition, offset, position };
+        Some(Cast { record, choices: self.unpack(choices), votes })
+    }
+
+    /// One number for any combination of choices: the selection itself where there is one.
+    fn pack(&mut self, choices: &Choices) -> u32 {
+        if let [only] = choices.as_slice() {
+            return u32::from(only.0);
+        }
+        if let Some(known) = self.combination_ids.get(choices) {
+            return *known;
+        }
+        // A combination takes a vote to appear, and a partition holds fewer than 2^32 - 2^16 voters.
+        let id = u32::try_from(self.combinations.len()).unwrap_or(u32::MAX).saturating_add(FIRST_COMBINATION);
+        self.combinations.push(choices.clone());
+        self.combination_ids.insert(choices.clone(), id);
+        id
+    }
+
+    fn unpack(&self, packed: u32) -> Choices {
+        match u16::try_from(packed) {
+            Ok(only) => [SelectionId(only)].into_iter().collect(),
+            Err(_) => self.combinations[(packed - FIRST_COMBINATION) as usize].clone(),
+        }
+    }
+
+    /// Hands every voter's nullifier, vote and number of votes to `f`, in no particular order.
+    pub(super) fn for_each(&self, mut f: impl FnMut(&Nullifier, &[SelectionId], u32)) {
+        for (nullifier, standing) in &self.standing {
+            match u16::try_from(standing.choices) {
+                Ok(only) => f(nullifier, &[SelectionId(only)], standing.votes),
+                Err(_) => f(nullifier, &self.unpack(standing.choices), standing.votes),
+            }
+        }
+    }
+}
+
+fn first_half(request: RequestId) -> u64 {
+    let mut half = [0; 8];
+    half.copy_from_slice(&request.0[..8]);
+    u64::from_le_bytes(half)
+}
