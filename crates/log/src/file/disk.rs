@@ -1,0 +1,95 @@
+//! The few things the journal asks of a folder, so that tests can put a failing disk in its place.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// One folder of files.
+pub(crate) trait Disk: Send + Sync + 'static {
+    /// The names of the files in the folder.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens an existing file.
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file, made or emptied.
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Makes the names durable.
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// One open file.
+pub(crate) trait DiskFile: Send + Sync + 'static {
+    fn size(&self) -> io::Result<u64>;
+    /// Fills the buffer, or fails.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
+    /// Writes all bytes, or fails having written none, some or all of them.
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    fn set_size(&self, size: u64) -> io::Result<()>;
+    /// Makes bytes and size durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A folder of the file system.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// Opens a folder, making it durably if it is not there.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if !path.is_dir() {
+            // Each new folder is a name in the one above it, up to the first that was there.
+            let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
+            fs::create_dir_all(path)?;
+            for parent in path.ancestors().skip(1).take(missing) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Disk for Folder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        // A name that is not UTF-8 is not one of ours.
+        fs::read_dir(&self.0)?
+            .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
+            .collect()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.0.join(name))?;
+        Ok(Box::new(file))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).open(self.0.join(name))?;
+        Ok(Box::new(file))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_all_at(bytes, at)
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
