@@ -1,1 +1,11 @@
-//! protocol
+//! The bytes and JSON of Canvass, and nothing that moves them.
+
+pub mod api;
+pub mod definition;
+pub mod document;
+pub mod interchange;
+pub mod patch;
+pub mod problem;
+pub mod record;
+pub mod stream;
+pub mod time;

@@ -1,0 +1,258 @@
+//! Records as bytes. These bytes are what the log holds and what a proof is about, so they never change:
+//! a new form gets a new version number, and old ones stay readable.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | version, 1 |
+//! | 1 | kind: 0 an event as JSON, 1 a vote |
+//! | 8 | time, milliseconds since 1970, little-endian |
+//! | 16 | request id |
+//! | … | kind 0: the event as JSON |
+//! | 2, 16, 2 each | kind 1: contest, nullifier, choices; numbers little-endian |
+//!
+//! A batch is an 8-byte tag, by which a gateway knows its own batches again, then each record behind its
+//! length in 4 bytes, little-endian.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use canvass_election::event::{Choices, Event, Record, Vote};
+use canvass_election::ids::{
+    ContestId, Nullifier, Offset, PartitionId, RecordId, RequestId, SelectionId, Timestamp,
+};
+
+const VERSION: u8 = 1;
+const KIND_JSON: u8 = 0;
+const KIND_VOTE: u8 = 1;
+const HEADER: usize = 2 + 8 + 16;
+const TIME: std::ops::Range<usize> = 2..10;
+const LENGTH: usize = 4;
+
+/// Largest record: room for the definition of an election with every precinct of a large country.
+pub const MAX_RECORD_BYTES: usize = 24 << 20;
+
+/// Bytes that are no record or no batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end too early, or a length points outside them.
+    #[error("the bytes end in the middle of a record")]
+    Short,
+    /// A version or kind this program does not know.
+    #[error("record version {version}, kind {kind} is not known; a newer Canvass may have written it")]
+    Unknown {
+        /// The first byte.
+        version: u8,
+        /// The second byte.
+        kind: u8,
+    },
+    /// The JSON of an event is not an event.
+    #[error("the event is not readable: {0}")]
+    Event(String),
+}
+
+/// A record that has no place and no time yet, in bytes. The time is set when it is put into a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft(Bytes);
+
+impl Draft {
+    /// Encodes an event brought by a request.
+    pub fn new(request: RequestId, event: &Event) -> Self {
+        let mut out = BytesMut::with_capacity(64);
+        out.put_u8(VERSION);
+        out.put_u8(if matches!(event, Event::VoteCast(_)) { KIND_VOTE } else { KIND_JSON });
+        out.put_u64_le(0);
+        out.put_slice(&request.0);
+        match event {
+            Event::VoteCast(vote) => {
+                out.put_u16_le(vote.contest.0);
+                out.put_slice(&vote.nullifier.0);
+                vote.choices.iter().for_each(|choice| out.put_u16_le(choice.0));
+            }
+            event => {
+                let json = serde_json::to_vec(event).expect("events hold nothing that JSON cannot");
+                out.put_slice(&json);
+            }
+        }
+        Draft(out.freeze())
+    }
+
+    /// The size in a batch, in bytes.
+    pub fn size(&self) -> usize {
+        LENGTH + self.0.len()
+    }
+}
+
+/// Puts drafts together into the bytes of one batch.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    out: BytesMut,
+    time: Timestamp,
+    count: u32,
+}
+
+impl BatchBuilder {
+    /// Starts a batch whose records carry this tag and time.
+    pub fn new(tag: u64, time: Timestamp) -> Self {
+        let mut out = BytesMut::new();
+        out.put_u64_le(tag);
+        BatchBuilder { out, time, count: 0 }
+    }
+
+    /// Adds a record.
+    pub fn push(&mut self, draft: &Draft) {
+        self.out.put_u32_le(u32::try_from(draft.0.len()).expect("a record is at most MAX_RECORD_BYTES"));
+        let start = self.out.len();
+        self.out.put_slice(&draft.0);
+        self.out[start..][TIME].copy_from_slice(&self.time.0.to_le_bytes());
+        self.count += 1;
+    }
+
+    /// The number of records and the bytes.
+    pub fn finish(self) -> (u32, Bytes) {
+        (self.count, self.out.freeze())
+    }
+}
+
+/// A batch's tag and its records' bytes.
+#[derive(Debug, Clone)]
+pub struct BatchReader {
+    /// By which a gateway knows its own batches.
+    pub tag: u64,
+    rest: Bytes,
+}
+
+impl BatchReader {
+    /// Reads the tag of a batch.
+    pub fn new(mut bytes: Bytes) -> Result<Self, DecodeError> {
+        let tag = bytes.try_get_u64_le().map_err(|_| DecodeError::Short)?;
+        Ok(BatchReader { tag, rest: bytes })
+    }
+
+    /// Decodes the records one after another.
+    pub fn records(
+        self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> impl Iterator<Item = Result<Record, DecodeError>> {
+        (0u32..)
+            .zip(self)
+            .map(move |(position, bytes)| decode(RecordId { partition, offset, position }, &bytes?))
+    }
+}
+
+impl Iterator for BatchReader {
+    type Item = Result<Bytes, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let length = self.rest.try_get_u32_le().ok().and_then(|l| usize::try_from(l).ok());
+        match length {
+            Some(length) if length <= self.rest.len() => Some(Ok(self.rest.split_to(length))),
+            _ => {
+                self.rest.clear();
+                Some(Err(DecodeError::Short))
+            }
+        }
+    }
+}
+
+/// Decodes the bytes of one record.
+pub fn decode(id: RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
+    let (header, mut payload) = bytes.split_at_checked(HEADER).ok_or(DecodeError::Short)?;
+    let (mut rest, version, kind) = (&header[2..], header[0], header[1]);
+    let time = Timestamp(rest.get_u64_le());
+    let mut request = RequestId([0; 16]);
+    rest.copy_to_slice(&mut request.0);
+    let event = match (version, kind) {
+        (VERSION, KIND_VOTE) => Event::VoteCast(decode_vote(&mut payload).ok_or(DecodeError::Short)?),
+        (VERSION, KIND_JSON) => {
+            serde_json::from_slice(payload).map_err(|e| DecodeError::Event(e.to_string()))?
+        }
+        (version, kind) => return Err(DecodeError::Unknown { version, kind }),
+    };
+    Ok(Record { id, time, request, event })
+}
+
+fn decode_vote(payload: &mut &[u8]) -> Option<Vote> {
+    let contest = ContestId(payload.try_get_u16_le().ok()?);
+    let mut nullifier = Nullifier([0; 16]);
+    payload.try_copy_to_slice(&mut nullifier.0).ok()?;
+    if payload.len() % 2 != 0 {
+        return None;
+    }
+    let mut choices = Choices::new();
+    while let Ok(choice) = payload.try_get_u16_le() {
+        choices.push(SelectionId(choice));
+    }
+    Some(Vote { contest, nullifier, choices })
+}
+
+#[cfg(test)]
+mod tests {
+    use canvass_election::event::{Actor, ContestAct};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLACE: RecordId = RecordId { partition: PartitionId::votes(3), offset: Offset(7), position: 0 };
+
+    fn batch(tag: u64, time: u64, drafts: &[Draft]) -> Bytes {
+        let mut builder = BatchBuilder::new(tag, Timestamp(time));
+        drafts.iter().for_each(|d| builder.push(d));
+        builder.finish().1
+    }
+
+    #[test]
+    fn a_vote_of_one_choice_takes_fifty_bytes_in_a_batch() {
+        let vote = Vote {
+            contest: ContestId(0),
+            nullifier: Nullifier([1; 16]),
+            choices: [SelectionId(2)].into_iter().collect(),
+        };
+        assert_eq!(Draft::new(RequestId([2; 16]), &Event::VoteCast(vote)).size(), 50);
+    }
+
+    #[test]
+    fn unknown_versions_and_kinds_say_so() {
+        let act = ContestAct { contest: ContestId(0), reason: String::new(), actor: Actor("desk".into()) };
+        let draft = Draft::new(RequestId([0; 16]), &Event::ContestClosed(act));
+        let mut bytes = draft.0.to_vec();
+        bytes[0] = 9;
+        assert_eq!(decode(PLACE, &bytes), Err(DecodeError::Unknown { version: 9, kind: KIND_JSON }));
+        bytes[0] = VERSION;
+        bytes[1] = 9;
+        assert_eq!(decode(PLACE, &bytes), Err(DecodeError::Unknown { version: VERSION, kind: 9 }));
+    }
+
+    proptest! {
+        #[test]
+        fn records_read_back_what_was_written(
+            tag: u64, time: u64,
+            votes in prop::collection::vec((any::<u16>(), any::<[u8; 16]>(), prop::collection::vec(any::<u16>(), 0..6)), 0..20),
+        ) {
+            let events: Vec<Event> = votes.iter().map(|(contest, key, choices)| Event::VoteCast(Vote {
+                contest: ContestId(*contest),
+                nullifier: Nullifier(*key),
+                choices: choices.iter().map(|c| SelectionId(*c)).collect(),
+            })).collect();
+            let drafts: Vec<Draft> = events.iter().map(|e| Draft::new(RequestId([5; 16]), e)).collect();
+            let reader = BatchReader::new(batch(tag, time, &drafts)).unwrap();
+            prop_assert_eq!(reader.tag, tag);
+            let records: Vec<Record> =
+                reader.records(PLACE.partition, PLACE.offset).collect::<Result<_, _>>().unwrap();
+            prop_assert_eq!(records.len(), events.len());
+            for (i, (record, event)) in records.iter().zip(&events).enumerate() {
+                prop_assert_eq!(&record.event, event);
+                prop_assert_eq!(record.time, Timestamp(time));
+                prop_assert_eq!(record.id.position as usize, i);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(reader) = BatchReader::new(Bytes::from(bytes)) {
+                let _ = reader.records(PLACE.partition, PLACE.offset).count();
+            }
+        }
+    }
+}
