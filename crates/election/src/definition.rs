@@ -244,12 +244,12 @@ impl From<Definition> for Parts {
 impl From<Parts> for Definition {
     fn from(parts: Parts) -> Definition {
         let contests_by_id =
-            (0u16..).zip(&parts.contests).map(|(i, c)| (c.id.clone(), ContestId(i))).collect();
-        let units_by_id = (0u32..).zip(&parts.units).map(|(i, u)| (u.id.clone(), UnitId(i))).collect();
+            (0..=u16::MAX).zip(&parts.contests).map(|(i, c)| (c.id.clone(), ContestId(i))).collect();
+        let units_by_id = (0..=u32::MAX).zip(&parts.units).map(|(i, u)| (u.id.clone(), UnitId(i))).collect();
         let mut children = vec![Vec::new(); parts.units.len()];
-        for (id, unit) in (0u32..).map(UnitId).zip(&parts.units) {
-            if let Some(list) = unit.parent.and_then(|p| children.get_mut(p.index())) {
-                list.push(id);
+        for (id, unit) in (0..=u32::MAX).map(UnitId).zip(&parts.units) {
+            if let Some(parent) = unit.parent.filter(|p| *p < id) {
+                children[parent.index()].push(id);
             }
         }
         let mut leaves: Vec<u32> = children.iter().map(|c: &Vec<UnitId>| u32::from(c.is_empty())).collect();
@@ -293,7 +293,7 @@ impl Definition {
 
     /// Contests with their positions.
     pub fn contest_ids(&self) -> impl Iterator<Item = (ContestId, &Contest)> {
-        (0u16..).map(ContestId).zip(&self.parts.contests)
+        (0..=u16::MAX).map(ContestId).zip(&self.parts.contests)
     }
 
     /// The units directly below `unit`, in the definition's order.
@@ -308,7 +308,8 @@ impl Definition {
 
     /// `unit` and every unit above it, upward to the root.
     pub fn ancestry(&self, unit: UnitId) -> impl Iterator<Item = UnitId> {
-        std::iter::successors(self.unit(unit).map(|_| unit), |u| self.unit(*u)?.parent)
+        // A parent that does not stand before its child is none: so the way up ends in any definition.
+        std::iter::successors(self.unit(unit).map(|_| unit), |u| self.unit(*u)?.parent.filter(|p| p < u))
     }
 
     /// Whether `unit` is `above` or lies below it.
@@ -341,7 +342,7 @@ impl Contest {
 
     /// The selection with this text id.
     pub fn selection_by_id(&self, id: &str) -> Option<SelectionId> {
-        (0u16..).zip(&self.selections).find(|(_, s)| s.id == id).map(|(i, _)| SelectionId(i))
+        (0..=u16::MAX).zip(&self.selections).find(|(_, s)| s.id == id).map(|(i, _)| SelectionId(i))
     }
 
     /// The rules of the live vote, or none where units report returns.

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 use crate::definition::{CountItemType, Definition};
 use crate::ids::{ContestId, Nullifier, RecordId, RequestId, SelectionId, Timestamp, UnitId};
 
-/// Largest count a return may state for one selection: 10^12, far above any electorate and far below overflow.
+/// Most votes a return may state, all selections together, and most of anything else it counts: 10^12, far
+/// above any electorate. A million units with every count type stay below the largest sum.
 pub const MAX_COUNT: u64 = 1_000_000_000_000;
 
 /// An event at its place in the log.
@@ -102,9 +103,9 @@ impl Counts {
         Counts { votes: vec![0; selections], ..Counts::default() }
     }
 
-    /// Votes of all selections together.
+    /// Votes of all selections together; counts nobody has checked yet may be too large for a sum.
     pub fn total(&self) -> u64 {
-        self.votes.iter().sum()
+        self.votes.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
 
     /// Adds `other`; a sum of ballots exists where either side knows ballots.
@@ -133,20 +134,17 @@ impl Counts {
         }
     }
 
-    /// Whether any number here is smaller than its counterpart in `before`.
+    /// Whether any selection's votes, or the ballots, are fewer than in `before`. Overvotes and undervotes may
+    /// fall: a ballot looked at again becomes a vote.
     pub fn falls_below(&self, before: &Counts) -> bool {
         self.votes.iter().zip(&before.votes).any(|(now, then)| now < then)
             || matches!((self.ballots, before.ballots), (Some(now), Some(then)) if now < then)
     }
 
-    fn largest(&self) -> u64 {
-        let other = [self.overvotes, self.undervotes, self.ballots.unwrap_or(0)];
-        self.votes.iter().copied().chain(other).max().unwrap_or(0)
-    }
-
     /// Whether these can be counts of a contest with this many selections.
     pub(crate) fn fit(&self, selections: usize) -> bool {
-        self.votes.len() == selections && self.largest() <= MAX_COUNT
+        let numbers = [self.total(), self.overvotes, self.undervotes, self.ballots.unwrap_or(0)];
+        self.votes.len() == selections && numbers.iter().all(|n| *n <= MAX_COUNT)
     }
 }
 

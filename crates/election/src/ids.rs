@@ -102,7 +102,7 @@ impl Offset {
     /// The offset after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Offset(self.0 + 1)
+        Offset(self.0.saturating_add(1))
     }
 }
 
