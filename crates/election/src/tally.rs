@@ -17,7 +17,7 @@ use crate::event::{Cell, Choices, ContestAct, ContestCall, Counts, Event, Record
 use crate::ids::{ContestId, Nullifier, Offset, PartitionId, RecordId, Timestamp, UnitId};
 
 pub use digest::Digest;
-pub use returns::{HeldReturn, HoldReason, REPLAY_MINIMUM, UNITS_FOR_PARENT_RULE};
+pub use returns::{HeldReturn, HoldReason, REPLAY_MINIMUM, Remembered, UNITS_FOR_PARENT_RULE};
 pub use voters::Cast;
 use voters::{Admission, Voters};
 
@@ -94,7 +94,7 @@ pub enum Reason {
     NotDefined,
     /// A second definition.
     AlreadyDefined,
-    /// No such contest, or not one that counts this way.
+    /// No such contest, not one that counts this way, or not the one the voter's pseudonym is for.
     UnknownContest,
     /// No such selection.
     UnknownSelection,
@@ -283,7 +283,7 @@ impl Tally {
             Event::ContestUncalled(act) => self.uncall(act),
             Event::ReturnReported(reported) => self.report(definition, record.id, reported),
             Event::ReturnCorrected(correction) => self.correct(definition, record.id, correction),
-            Event::ReturnReleased(answer) => self.release(record.id, answer),
+            Event::ReturnReleased(answer) => self.release(definition, record.id, answer),
             Event::ReturnRejected(answer) => self.reject(answer),
             Event::RecountOpened(opening) => self.open_recount(definition, record.id, opening),
             Event::RecountReported(counted) => self.recount(definition, record.id, counted),
@@ -306,7 +306,11 @@ impl Tally {
     fn cast_vote(&mut self, definition: &Definition, record: &Record, vote: &Vote) -> Outcome {
         let policy = match self.admit(definition, record.time, vote) {
             Ok(policy) => policy,
-            Err(reason) => return Outcome::Rejected(reason),
+            Err(reason) => {
+                // A retry gets the answer of the first, also after the contest was closed.
+                let first = self.voters.retry_of(record, vote);
+                return first.map_or(Outcome::Rejected(reason), |first| Outcome::Duplicate { first });
+            }
         };
         let minus = match self.voters.admit(policy, record, vote) {
             Admission::New => None,
@@ -344,9 +348,12 @@ impl Tally {
         if voting.opens.is_some_and(|opens| time < opens) {
             return Err(Reason::NotOpen);
         }
-        let closed = voting.closes.is_some_and(|closes| time >= closes);
-        if closed || self.states[vote.contest.index()].closed.is_some() {
+        let state = &self.states[vote.contest.index()];
+        if state.closed.is_some() || voting.closes.is_some_and(|closes| time >= closes) {
             return Err(Reason::Closed);
+        }
+        if state.certified.is_some() {
+            return Err(Reason::Certified);
         }
         Ok(voting.policy)
     }
@@ -407,7 +414,7 @@ impl Tally {
 
     /// Everything the board needs to know of this partition.
     pub fn partial(&self) -> Partial {
-        let contests = (0u16..).zip(&self.states).map(|(i, _)| ContestId(i));
+        let contests = (0..=u16::MAX).zip(&self.states).map(|(i, _)| ContestId(i));
         let cells = self.returns.cells.keys().copied().collect::<Vec<_>>();
         self.partial_of(cells, contests.collect())
     }

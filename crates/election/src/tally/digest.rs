@@ -65,12 +65,16 @@ impl Tally {
             w.optional(state.certified.map(|t| t.0));
             w.number(u64::from(state.corrected_since));
             w.optional(state.called.as_ref().map(|(at, _)| at.0));
-            let winners = state.called.iter().flat_map(|(_, winners)| winners);
-            winners.for_each(|s| w.number(u64::from(s.0)));
+            // Lists announce their length, or a winner more would look like a recount.
+            let winners = state.called.as_ref().map_or(&[][..], |(_, winners)| winners);
+            w.number(winners.len() as u64);
+            winners.iter().for_each(|s| w.number(u64::from(s.0)));
+            w.number(state.recounts.len() as u64);
             state.recounts.values().for_each(|unit| w.number(u64::from(unit.0)));
             ballots.votes.iter().for_each(|n| w.number(*n));
             w.number(ballots.ballots);
         }
+        w.number(self.returns.cells.len() as u64);
         for (cell, state) in &self.returns.cells {
             w.cell(cell);
             for standing in [&state.official, &state.provisional] {

@@ -87,11 +87,13 @@ impl From<Reason> for Refusal {
     }
 }
 
-/// Counts and the record that brought them.
+/// Counts and the record that made them stand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Standing {
     pub(super) counts: Counts,
     record: RecordId,
+    /// The record that stated them: the held return where `record` released it.
+    stated: RecordId,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +142,8 @@ impl Returns {
     }
 
     /// Makes `counts` the official counts of the cell, and moves the sums above it by the difference.
-    fn set_official(&mut self, definition: &Definition, cell: Cell, counts: Counts, record: RecordId) {
+    fn set_official(&mut self, definition: &Definition, cell: Cell, standing: Standing) {
+        let Standing { counts, record, .. } = &standing;
         let before = self.cells.entry(cell).or_default().official.take();
         for unit in definition.ancestry(cell.unit) {
             let (sum, parts) = self.sums.entry(Cell { unit, ..cell }).or_default();
@@ -148,17 +151,17 @@ impl Returns {
                 Some(before) => sum.subtract(&before.counts),
                 None => *parts += 1,
             }
-            sum.add(&counts);
+            sum.add(counts);
         }
         if let Some(before) = before {
             self.standing.remove(&before.record);
         }
-        self.standing.insert(record, cell);
+        self.standing.insert(*record, cell);
         if counts.total() >= REPLAY_MINIMUM {
             let payload = (cell.contest, cell.count_type, counts.votes.clone());
-            self.payloads.entry(payload).or_insert((cell.unit, record));
+            self.payloads.entry(payload).or_insert((cell.unit, *record));
         }
-        self.cells.entry(cell).or_default().official = Some(Standing { counts, record });
+        self.cells.entry(cell).or_default().official = Some(standing);
     }
 
     fn hold(&mut self, record: RecordId, reported: &Return, reason: HoldReason) -> Refusal {
@@ -196,7 +199,8 @@ impl Tally {
             self.changed_cells.insert(cell);
             return Err(self.returns.hold(id, reported, reason));
         }
-        Ok(self.count(definition, id, cell, reported.counts.clone()))
+        let standing = Standing { counts: reported.counts.clone(), record: id, stated: id };
+        Ok(self.count(definition, cell, standing))
     }
 
     pub(super) fn correct(
@@ -218,27 +222,32 @@ impl Tally {
             state.corrected_since = true;
             self.changed_contests.insert(cell.contest);
         }
-        Ok(self.count(definition, id, cell, correction.counts.clone()))
+        let standing = Standing { counts: correction.counts.clone(), record: id, stated: id };
+        Ok(self.count(definition, cell, standing))
     }
 
-    pub(super) fn release(&mut self, id: RecordId, answer: &HeldAnswer) -> Result<Delta, Refusal> {
+    pub(super) fn release(
+        &mut self,
+        definition: &Definition,
+        id: RecordId,
+        answer: &HeldAnswer,
+    ) -> Result<Delta, Refusal> {
         let held = self.returns.held.get(&answer.held).ok_or(Reason::NotHeld)?;
         let cell = held.reported.cell;
         let state = &self.states[cell.contest.index()];
         if state.certified.is_some() {
             return Err(Reason::Certified.into());
         }
-        if self.returns.official(&cell).is_some_and(|standing| standing.record > answer.held) {
+        if self.returns.official(&cell).is_some_and(|standing| standing.stated > answer.held) {
             return Err(Reason::Superseded.into());
         }
-        let Some(definition) = self.definition.clone() else { return Err(Reason::NotDefined.into()) };
         if state.recounts.values().any(|unit| definition.is_within(cell.unit, *unit)) {
             return Err(Reason::RecountOpen.into());
         }
         let before = self.returns.value(&cell);
-        let counts = held.reported.counts.clone();
+        let standing = Standing { counts: held.reported.counts.clone(), record: id, stated: answer.held };
         self.returns.unhold(&answer.held);
-        self.count(&definition, id, cell, counts);
+        self.returns.set_official(definition, cell, standing);
         Ok(self.changed(cell, before))
     }
 
@@ -293,7 +302,8 @@ impl Tally {
         }
         let before = self.returns.value(&cell);
         let counts = counted.reported.counts.clone();
-        self.returns.cells.entry(cell).or_default().provisional = Some(Standing { counts, record: id });
+        self.returns.cells.entry(cell).or_default().provisional =
+            Some(Standing { counts, record: id, stated: id });
         Ok(self.changed(cell, before))
     }
 
@@ -302,7 +312,7 @@ impl Tally {
         definition: &Definition,
         closing: &RecountClosing,
     ) -> Result<Delta, Refusal> {
-        let mut open = self.states.iter_mut().zip(0u16..);
+        let mut open = self.states.iter_mut().zip(0..=u16::MAX);
         let (contest, unit) = open
             .find_map(|(state, i)| Some((ContestId(i), state.recounts.remove(&closing.recount)?)))
             .ok_or(Reason::NoSuchRecount)?;
@@ -316,8 +326,8 @@ impl Tally {
         for cell in cells {
             let before = self.returns.value(&cell);
             let counted = self.returns.cells.entry(cell).or_default().provisional.take();
-            if let Some(Standing { counts, record }) = counted {
-                self.returns.set_official(definition, cell, counts, record);
+            if let Some(standing) = counted {
+                self.returns.set_official(definition, cell, standing);
             }
             self.changed_cells.insert(cell);
             changes.push(CellChange { cell, before, after: self.returns.value(&cell) });
@@ -325,9 +335,9 @@ impl Tally {
         Ok(Delta::Cells(changes))
     }
 
-    fn count(&mut self, definition: &Definition, id: RecordId, cell: Cell, counts: Counts) -> Delta {
+    fn count(&mut self, definition: &Definition, cell: Cell, standing: Standing) -> Delta {
         let before = self.returns.value(&cell);
-        self.returns.set_official(definition, cell, counts, id);
+        self.returns.set_official(definition, cell, standing);
         self.changed(cell, before)
     }
 
@@ -373,11 +383,11 @@ impl Tally {
             return Some(HoldReason::AboveRegistered);
         }
         if let Some(standing) = self.returns.official(cell) {
-            if counts.votes == standing.counts.votes {
-                return None;
-            }
             if counts.falls_below(&standing.counts) {
                 return Some(HoldReason::LowerCount { standing: standing.record });
+            }
+            if counts.votes == standing.counts.votes {
+                return None;
             }
             let twice = counts.votes.iter().zip(&standing.counts.votes).all(|(now, then)| *now == 2 * then);
             if twice && total >= REPLAY_MINIMUM {

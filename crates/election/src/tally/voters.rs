@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Reason;
 use crate::definition::VotePolicy;
 use crate::event::{Choices, Record, Vote};
-use crate::ids::{Nullifier, Offset, PartitionId, RecordId, RequestId, SelectionId};
+use crate::ids::{ContestId, Nullifier, Offset, PartitionId, RecordId, RequestId, SelectionId};
 
 /// Takes the first eight bytes of a key that is itself a keyed hash, so no second hash is needed.
 #[derive(Debug, Default, Clone)]
@@ -40,6 +40,7 @@ struct Standing {
     position: u32,
     choices: u32,
     votes: u32,
+    contest: ContestId,
 }
 
 /// What a voter has cast.
@@ -56,7 +57,7 @@ pub struct Cast {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Voters {
     standing: HashMap<Nullifier, Standing, Keyed>,
-    /// Requests of voters who may vote again, so that a late retry of an older vote is known.
+    /// Requests of voters who may vote again, so that a late retry of an older vote is known; by [`own_request`].
     requests: HashMap<RequestId, (Offset, u32), Keyed>,
     /// Every combination of several choices that was ever cast, each once.
     combinations: Vec<Choices>,
@@ -78,19 +79,27 @@ impl Voters {
         self.standing.len()
     }
 
+    /// The vote that counts of which this is a retry.
+    pub(super) fn retry_of(&self, record: &Record, vote: &Vote) -> Option<RecordId> {
+        let standing = self.standing.get(&vote.nullifier)?;
+        let (offset, position) = if standing.request == first_half(record.request) {
+            (standing.offset, standing.position)
+        } else {
+            *self.requests.get(&own_request(record, vote))?
+        };
+        Some(RecordId { partition: record.id.partition, offset, position })
+    }
+
     /// Decides on a vote that the contest takes, and remembers it if it counts.
     pub(super) fn admit(&mut self, policy: VotePolicy, record: &Record, vote: &Vote) -> Admission {
+        if let Some(first) = self.retry_of(record, vote) {
+            return Admission::Duplicate(first);
+        }
         let partition = record.id.partition;
-        let request = first_half(record.request);
         let before = self.standing.get(&vote.nullifier).copied();
         let place = |s: &Standing| RecordId { partition, offset: s.offset, position: s.position };
-        if let Some(standing) = &before {
-            if standing.request == request {
-                return Admission::Duplicate(place(standing));
-            }
-            if let Some((offset, position)) = self.requests.get(&record.request) {
-                return Admission::Duplicate(RecordId { partition, offset: *offset, position: *position });
-            }
+        if before.is_some_and(|s| s.contest != vote.contest) {
+            return Admission::Refused(Reason::UnknownContest);
         }
         let votes = match (policy, &before) {
             (_, None) | (VotePolicy::Replace, Some(_)) => 1,
@@ -103,11 +112,12 @@ impl Voters {
             (VotePolicy::UpTo(_), Some(s)) => s.votes + 1,
         };
         if policy != VotePolicy::One {
-            self.requests.insert(record.request, (record.id.offset, record.id.position));
+            self.requests.insert(own_request(record, vote), (record.id.offset, record.id.position));
         }
         let choices = self.pack(&vote.choices);
         let RecordId { offset, position, .. } = record.id;
-        self.standing.insert(vote.nullifier, Standing { request, offset, position, choices, votes });
+        let (request, contest) = (first_half(record.request), vote.contest);
+        self.standing.insert(vote.nullifier, Standing { request, offset, position, choices, votes, contest });
         match (policy, before) {
             (VotePolicy::Replace, Some(old)) => Admission::Replaces(self.unpack(old.choices)),
             _ => Admission::New,
@@ -151,6 +161,14 @@ impl Voters {
             }
         }
     }
+}
+
+/// A request of this voter alone: both ids are keyed hashes, so their mixture is as good a key as either, and
+/// another voter's vote under the same request is not taken for a retry.
+fn own_request(record: &Record, vote: &Vote) -> RequestId {
+    let mut mixed = record.request.0;
+    mixed.iter_mut().zip(vote.nullifier.0).for_each(|(byte, own)| *byte ^= own);
+    RequestId(mixed)
 }
 
 fn first_half(request: RequestId) -> u64 {
