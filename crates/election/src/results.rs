@@ -55,7 +55,12 @@ pub struct UnitResults {
     pub held: u32,
     /// For a unit without children: its cells that have official counts.
     cells: u32,
+    /// How many cells know their ballots, by position of the count type: where none does, the sum does not.
+    official_ballots: Knowing,
+    provisional_ballots: Knowing,
 }
+
+type Knowing = [u32; CountItemType::ALL.len()];
 
 impl UnitResults {
     /// Official counts of all types together.
@@ -84,8 +89,15 @@ pub struct ContestResults {
 }
 
 /// Stands for a unit nobody reported from.
-static NOTHING: UnitResults =
-    UnitResults { official: BTreeMap::new(), provisional: BTreeMap::new(), reporting: 0, held: 0, cells: 0 };
+static NOTHING: UnitResults = UnitResults {
+    official: BTreeMap::new(),
+    provisional: BTreeMap::new(),
+    reporting: 0,
+    held: 0,
+    cells: 0,
+    official_ballots: [0; CountItemType::ALL.len()],
+    provisional_ballots: [0; CountItemType::ALL.len()],
+};
 
 impl ContestResults {
     /// The results of `unit` with all below it.
@@ -125,7 +137,7 @@ impl ContestResults {
 }
 
 /// Who is ahead: for a measure the side it stands on, else the selections with the most votes, as many as
-/// there are seats. A tie for the last seat leaves out all who share it, except that nobody is left out of a
+/// there are seats, the most votes first. A tie for the last seat leaves out all who share it, except that nobody is left out of a
 /// tie for a single seat: all who share it are named.
 pub fn leaders(contest: &Contest, counts: &Counts) -> Vec<SelectionId> {
     let total = counts.total();
@@ -136,11 +148,16 @@ pub fn leaders(contest: &Contest, counts: &Counts) -> Vec<SelectionId> {
         let passes = threshold.reached(counts.votes[0], total);
         return vec![SelectionId(u16::from(!passes))];
     }
-    let mut ranked: Vec<(u64, SelectionId)> =
-        counts.votes.iter().copied().zip((0u16..).map(SelectionId)).filter(|(votes, _)| *votes > 0).collect();
+    let mut ranked: Vec<(u64, SelectionId)> = counts
+        .votes
+        .iter()
+        .copied()
+        .zip((0..=u16::MAX).map(SelectionId))
+        .filter(|(votes, _)| *votes > 0)
+        .collect();
     ranked.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     let seats = usize::from(contest.max_choices());
-    if let (Some(last), Some(next)) = (ranked.get(seats - 1).copied(), ranked.get(seats))
+    if let (Some(last), Some(next)) = (ranked[..seats.min(ranked.len())].last().copied(), ranked.get(seats))
         && last.0 == next.0
     {
         ranked.retain(|(votes, _)| if seats == 1 { *votes == last.0 } else { *votes > last.0 });
@@ -175,6 +192,7 @@ pub struct Merge {
     results: Results,
     /// What was last merged of each partition.
     cells: BTreeMap<(PartitionId, Cell), CellValue>,
+    states: BTreeMap<(ContestId, PartitionId), ContestState>,
 }
 
 impl Merge {
@@ -182,7 +200,7 @@ impl Merge {
     pub fn new(definition: Arc<Definition>) -> Self {
         let contests = definition.contests.iter().map(|_| Arc::default()).collect();
         let results = Results { contests, watermark: BTreeMap::new(), time: Timestamp(0) };
-        Merge { definition, results, cells: BTreeMap::new() }
+        Merge { definition, results, cells: BTreeMap::new(), states: BTreeMap::new() }
     }
 
     /// The results as merged so far.
@@ -200,16 +218,19 @@ impl Merge {
         *end = partial.end;
         self.results.time = self.results.time.max(partial.time);
         let mut changed = Vec::new();
-        for (cell, after) in &partial.cells {
+        let contests = self.results.contests.len();
+        for (cell, after) in partial.cells.iter().filter(|(cell, _)| cell.contest.index() < contests) {
             let before = self.cells.insert((partial.partition, *cell), after.clone()).unwrap_or_default();
             if before != *after {
                 Self::move_sums(&self.definition, &mut self.results.contests, *cell, &before, after);
                 changed.push(cell.contest);
             }
         }
-        for (contest, state) in &partial.contests {
+        for (contest, state) in partial.contests.iter().filter(|(contest, _)| contest.index() < contests) {
+            self.states.insert((*contest, partial.partition), state.clone());
             let results = &mut self.results.contests[contest.index()];
-            if let Some(state) = merge_state(&results.state, partial.partition, state) {
+            let state = merged_state(&self.states, *contest);
+            if results.state != state {
                 Arc::make_mut(results).state = state;
                 changed.push(*contest);
             }
@@ -234,9 +255,10 @@ impl Merge {
         let top = definition.contest(cell.contest).map(|c| c.unit);
         for unit in definition.ancestry(cell.unit) {
             let results = Arc::make_mut(contest.units.entry(unit).or_default());
-            replace(&mut results.official, cell, before.official.as_ref(), after.official.as_ref());
+            let (then, now) = (before.official.as_ref(), after.official.as_ref());
+            replace(&mut results.official, &mut results.official_ballots, cell, then, now);
             let (then, now) = (before.provisional_or_official(), after.provisional_or_official());
-            replace(&mut results.provisional, cell, then, now);
+            replace(&mut results.provisional, &mut results.provisional_ballots, cell, then, now);
             results.reporting = results.reporting + is - was;
             results.held = results.held + after.held - before.held;
             if Some(unit) == top {
@@ -246,29 +268,39 @@ impl Merge {
     }
 }
 
-fn replace(sums: &mut ByType, cell: Cell, before: Option<&Counts>, after: Option<&Counts>) {
-    let (None, None) = (before, after) else {
-        let sum = sums.entry(cell.count_type).or_default();
-        if let Some(after) = after {
-            sum.add(after);
-        }
-        if let Some(before) = before {
-            sum.subtract(before);
-        }
+fn replace(
+    sums: &mut ByType,
+    knowing: &mut Knowing,
+    cell: Cell,
+    before: Option<&Counts>,
+    after: Option<&Counts>,
+) {
+    if before.is_none() && after.is_none() {
         return;
-    };
+    }
+    let sum = sums.entry(cell.count_type).or_default();
+    if let Some(after) = after {
+        sum.add(after);
+    }
+    if let Some(before) = before {
+        sum.subtract(before);
+    }
+    let knows = |counts: Option<&Counts>| u32::from(counts.is_some_and(|c| c.ballots.is_some()));
+    let knowing = &mut knowing[cell.count_type as usize];
+    *knowing = *knowing + knows(after) - knows(before);
+    if *knowing == 0 {
+        sum.ballots = None;
+    }
 }
 
-/// The state of a contest after a partition told its own, or none where that changes nothing. The control
-/// partition decides; the other partitions of returns add the recounts that are open in their units.
-fn merge_state(now: &ContestState, partition: PartitionId, told: &ContestState) -> Option<ContestState> {
-    let mut recounts = now.recounts.clone();
-    recounts.retain(|record, _| record.partition != partition);
-    recounts.extend(told.recounts.iter().filter(|(r, _)| r.partition == partition).map(|(r, u)| (*r, *u)));
-    let base = if partition == PartitionId::CONTROL { told } else { now };
-    let mut merged = ContestState { recounts, ..base.clone() };
-    if partition.topic == crate::ids::Topic::Returns && partition != PartitionId::CONTROL {
-        merged.corrected_since |= told.corrected_since;
+/// The state of a contest from what each partition told. The control partition decides; the other partitions
+/// of returns add the recounts that are open in their units, and the corrections they counted.
+fn merged_state(told: &BTreeMap<(ContestId, PartitionId), ContestState>, contest: ContestId) -> ContestState {
+    let mut merged = told.get(&(contest, PartitionId::CONTROL)).cloned().unwrap_or_default();
+    let returns = (contest, PartitionId::returns(0))..=(contest, PartitionId::returns(u16::MAX));
+    for state in told.range(returns).map(|(_, state)| state) {
+        merged.recounts.extend(&state.recounts);
+        merged.corrected_since |= state.corrected_since;
     }
-    (merged != *now).then_some(merged)
+    merged
 }
