@@ -253,13 +253,14 @@ impl Tally {
     pub fn apply(&mut self, record: &Record) -> Outcome {
         debug_assert_eq!(record.id.partition, self.partition);
         self.end = record.id.offset.next();
-        self.time = self.time.max(record.time);
         let definition = match (&self.definition, &record.event) {
             (None, Event::ElectionDefined(definition)) => return self.define(definition),
             (None, _) => return Outcome::Rejected(Reason::NotDefined),
             (Some(_), Event::ElectionDefined(_)) => return Outcome::Rejected(Reason::AlreadyDefined),
             (Some(definition), _) => Arc::clone(definition),
         };
+        // The definition's own time says when counting was prepared; the count's time starts after it.
+        self.time = self.time.max(record.time);
         if let Event::VoteCast(vote) = &record.event {
             return self.cast_vote(&definition, record, vote);
         }

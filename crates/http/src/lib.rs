@@ -1,1 +1,43 @@
-//! http
+//! Everything that speaks HTTP: the gateway that takes events in, the edge that shows results, and the pages.
+
+pub mod auth;
+mod body;
+mod desk;
+mod edge;
+mod gateway;
+mod limit;
+mod pages;
+mod reads;
+mod reply;
+pub mod server;
+mod stream;
+
+use std::sync::Arc;
+
+use canvass_engine::{Engine, Secret};
+use canvass_election::Definition;
+
+pub use edge::{Body, DocumentKey, Edge};
+
+/// What every handler can reach.
+pub struct App {
+    /// The election as it is counted.
+    pub engine: Arc<Engine>,
+    /// Turns voters into pseudonyms.
+    pub secret: Secret,
+    /// API keys of sources, collectors and the desk.
+    pub keys: auth::Keys,
+    /// Checks voters' tokens.
+    pub tokens: auth::Tokens,
+    /// Prepared answers.
+    pub edge: Edge,
+    /// Limits of rate and number.
+    pub limits: limit::Limits,
+}
+
+impl App {
+    /// The election that is counted.
+    pub fn definition(&self) -> &Arc<Definition> {
+        self.engine.definition()
+    }
+}

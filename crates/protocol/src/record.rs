@@ -177,7 +177,7 @@ fn decode_vote(payload: &mut &[u8]) -> Option<Vote> {
     let contest = ContestId(payload.try_get_u16_le().ok()?);
     let mut nullifier = Nullifier([0; 16]);
     payload.try_copy_to_slice(&mut nullifier.0).ok()?;
-    if payload.len() % 2 != 0 {
+    if !payload.len().is_multiple_of(2) {
         return None;
     }
     let mut choices = Choices::new();

@@ -1,0 +1,259 @@
+//! The board: merges what the workers have, and publishes it under a number.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use canvass_election::ids::{ContestId, Offset, PartitionId, Timestamp};
+use canvass_election::results::ContestResults;
+use canvass_election::{Definition, Merge};
+use canvass_protocol::document::Stamp;
+use canvass_protocol::stream::Seq;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::clock::system_time;
+use crate::history::{self, At, Change, Limit, TimelinePoint, TimelineQuery};
+use crate::partition::Partition;
+
+/// What readers see: the results of every contest, whole, under one number.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The number.
+    pub seq: Seq,
+    /// The contests, in the definition's order.
+    pub contests: Vec<PublishedContest>,
+}
+
+/// One contest of a publication.
+#[derive(Debug, Clone)]
+pub struct PublishedContest {
+    /// Where in the sequence it last changed.
+    pub stamp: Arc<Stamp>,
+    /// Its results.
+    pub results: Arc<ContestResults>,
+}
+
+/// An entry of the list of publications.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// The board's run.
+    pub epoch: u64,
+    /// The number within the run.
+    pub seq: u64,
+    /// When it was published, by the server's own time.
+    pub published: Timestamp,
+    /// The time of the last record in it.
+    pub time: Timestamp,
+    /// The offsets it stands on.
+    pub watermark: BTreeMap<PartitionId, Offset>,
+    /// The contests that changed.
+    pub contests: Vec<ContestId>,
+}
+
+impl Publication {
+    fn number(&self) -> Seq {
+        Seq { epoch: self.epoch, seq: self.seq }
+    }
+
+    fn stamp(&self) -> Arc<Stamp> {
+        Arc::new(Stamp { seq: self.number(), time: self.time, watermark: self.watermark.clone() })
+    }
+}
+
+pub(crate) struct Board {
+    definition: Arc<Definition>,
+    partitions: Vec<Arc<Partition>>,
+    merge: Mutex<Merge>,
+    publications: RwLock<Vec<Publication>>,
+    file: Mutex<Option<File>>,
+    published: watch::Sender<Arc<Published>>,
+}
+
+/// Reads the list of publications; a torn last line is no publication that anybody can name after a restart.
+pub(crate) fn read_publications(path: &Path) -> io::Result<Vec<Publication>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut publications = Vec::new();
+    for line in BufReader::new(file).split(b'\n') {
+        match serde_json::from_slice(&line?) {
+            Ok(publication) => publications.push(publication),
+            Err(error) => {
+                tracing::warn!(%error, "a line of the list of publications is not whole; it is left out")
+            }
+        }
+    }
+    Ok(publications)
+}
+
+impl Board {
+    /// Publishes the present state as the first of a new epoch.
+    pub(crate) fn start(
+        definition: &Arc<Definition>,
+        partitions: Vec<Arc<Partition>>,
+        publications: Vec<Publication>,
+        file: Option<&Path>,
+    ) -> io::Result<Self> {
+        // Later than any before, even if the list of publications was lost.
+        let last = publications.last().map_or(0, |p| p.epoch);
+        let epoch = (last + 1).max(system_time().0 / 1000);
+        let open = |path: &Path| -> io::Result<File> {
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            // Ends a torn line, so that the next one is whole.
+            file.write_all(b"\n").map(|()| file)
+        };
+        let file = file.map(open).transpose()?;
+        let nothing = Published { seq: Seq { epoch, seq: 0 }, contests: Vec::new() };
+        let board = Board {
+            definition: Arc::clone(definition),
+            partitions,
+            merge: Mutex::new(Merge::new(Arc::clone(definition))),
+            publications: RwLock::new(publications),
+            file: Mutex::new(file),
+            published: watch::Sender::new(Arc::new(nothing)),
+        };
+        let all = definition.contest_ids().map(|(id, _)| id).collect();
+        board.publish(all)?;
+        Ok(board)
+    }
+
+    pub(crate) fn published(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// Publishes every `tick` what has changed, until told to stop.
+    pub(crate) async fn run(self: Arc<Self>, tick: Duration, mut stop: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(tick);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.publish(Vec::new()) {
+                tracing::error!(%error, "the list of publications cannot be written; results are published all the same");
+            }
+        }
+    }
+
+    /// Merges what is new and publishes it, with `also` as if they had changed. Publishes nothing where nothing has.
+    fn publish(&self, also: Vec<ContestId>) -> io::Result<()> {
+        let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = also;
+        for partition in &self.partitions {
+            changed.extend(merge.merge(&partition.take_partial()));
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let before = self.published.borrow().clone();
+        let results = merge.results();
+        let publication = Publication {
+            epoch: before.seq.epoch,
+            seq: before.seq.seq + 1,
+            published: system_time(),
+            time: results.time,
+            watermark: results.watermark.clone(),
+            contests: changed,
+        };
+        let stamp = publication.stamp();
+        let contests = (0u16..).map(ContestId).zip(&results.contests).map(|(id, results)| {
+            let stamp = match before.contests.get(id.index()) {
+                Some(before) if !publication.contests.contains(&id) => Arc::clone(&before.stamp),
+                _ => Arc::clone(&stamp),
+            };
+            PublishedContest { stamp, results: Arc::clone(results) }
+        });
+        let published = Published { seq: publication.number(), contests: contests.collect() };
+        drop(merge);
+        let written = self.write(&publication);
+        self.publications.write().unwrap_or_else(PoisonError::into_inner).push(publication);
+        self.published.send_replace(Arc::new(published));
+        written
+    }
+
+    fn write(&self, publication: &Publication) -> io::Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = file.as_mut() else { return Ok(()) };
+        let mut line = serde_json::to_vec(publication)?;
+        line.push(b'\n');
+        file.write_all(&line)
+    }
+
+    /// The results as they stood.
+    pub(crate) fn results_at(&self, at: At) -> Option<Published> {
+        let publications = self.publications.read().unwrap_or_else(PoisonError::into_inner);
+        let (stamps, seq, limits) = match at {
+            At::Seq(number) => {
+                let index = publications.binary_search_by_key(&number, Publication::number).ok()?;
+                let stamps = self.stamps_at(&publications, index);
+                let limits = publications[index].watermark.clone();
+                (stamps, number, Some(limits))
+            }
+            At::Time(time) => {
+                // The number under which that moment was first shown whole, as far as one is known.
+                let index = publications.partition_point(|p| p.time <= time).saturating_sub(1);
+                let seq = publications.get(index).map_or(Seq::default(), Publication::number);
+                let stamp = Arc::new(Stamp { seq, time, watermark: BTreeMap::new() });
+                (self.definition.contests.iter().map(|_| Arc::clone(&stamp)).collect(), seq, None)
+            }
+        };
+        drop(publications);
+        let mut merge = Merge::new(Arc::clone(&self.definition));
+        for partition in &self.partitions {
+            let limit = match (at, &limits) {
+                (At::Time(time), _) => Limit::Time(time),
+                (At::Seq(_), limits) => {
+                    let end = limits.as_ref().and_then(|l| l.get(&partition.id)).copied();
+                    Limit::End(end.unwrap_or_default())
+                }
+            };
+            // What was folded since the last publication belongs to the past as well.
+            merge.merge(&partition.history().partial_at(partition.id, limit));
+        }
+        let results = merge.results().contests.iter().cloned();
+        let contests = stamps.into_iter().zip(results);
+        let contests = contests.map(|(stamp, results)| PublishedContest { stamp, results }).collect();
+        Some(Published { seq, contests })
+    }
+
+    /// For each contest, the last publication up to `index` in which it changed.
+    fn stamps_at(&self, publications: &[Publication], index: usize) -> Vec<Arc<Stamp>> {
+        let epoch = publications[index].epoch;
+        let run = publications[..=index].iter().rev().take_while(|p| p.epoch == epoch);
+        let mut stamps: Vec<Option<Arc<Stamp>>> = vec![None; self.definition.contests.len()];
+        let mut missing = stamps.len();
+        for publication in run {
+            for contest in &publication.contests {
+                let slot = &mut stamps[contest.index()];
+                if slot.is_none() {
+                    *slot = Some(publication.stamp());
+                    missing -= 1;
+                }
+            }
+            if missing == 0 {
+                break;
+            }
+        }
+        stamps.into_iter().map(|s| s.unwrap_or_else(|| publications[index].stamp())).collect()
+    }
+
+    pub(crate) fn timeline(&self, query: &TimelineQuery<'_>) -> Vec<TimelinePoint> {
+        let histories: Vec<_> = self.partitions.iter().map(|p| p.history()).collect();
+        history::timeline(histories.iter().map(|h| &**h), query)
+    }
+
+    pub(crate) fn for_each_change(&self, mut f: impl FnMut(&Change)) {
+        for partition in &self.partitions {
+            partition.history().changes.iter().for_each(&mut f);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The way in: many small submissions become few large batches, each answered once it is durable and folded.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use canvass_election::Outcome;
+use canvass_election::ids::{PartitionId, RecordId, Timestamp};
+use canvass_log::{AppendError, Batch, Log};
+use canvass_protocol::record::{BatchBuilder, Draft};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+
+/// Submissions that may wait for one partition's batcher; above that, the caller is told to come back.
+pub(crate) const QUEUE_SUBMISSIONS: usize = 16_384;
+/// Records after which a batch is closed even if more wait.
+pub(crate) const BATCH_RECORDS: usize = 16_384;
+/// Bytes after which a batch is closed even if more wait.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
+
+/// What became of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Where it stands.
+    pub record: RecordId,
+    /// The time it got.
+    pub time: Timestamp,
+    /// What it did.
+    pub outcome: Outcome,
+}
+
+/// Why nothing was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// Too much waits already.
+    #[error("too much waits to be recorded")]
+    Overloaded,
+    /// The log cannot be written at the moment.
+    #[error("{0}")]
+    Log(String),
+    /// The engine stops; whether the records are in the log is open, and a retry will tell.
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+struct Submission {
+    drafts: Vec<Draft>,
+    reply: oneshot::Sender<Result<Vec<Verdict>, IngestError>>,
+}
+
+/// Takes drafts in for every partition.
+#[derive(Clone)]
+pub struct Ingest {
+    queues: BTreeMap<PartitionId, mpsc::Sender<Submission>>,
+}
+
+impl Ingest {
+    pub(crate) fn start<L: Log>(
+        log: &Arc<L>,
+        clock: &Arc<Clock>,
+        partitions: impl Iterator<Item = PartitionId>,
+        waiting: &Arc<Waiting>,
+    ) -> Self {
+        let start_one = |partition| {
+            let (sender, receiver) = mpsc::channel(QUEUE_SUBMISSIONS);
+            let batcher = Batcher {
+                partition,
+                log: Arc::clone(log),
+                clock: Arc::clone(clock),
+                waiting: Arc::clone(waiting),
+            };
+            tokio::spawn(batcher.run(receiver));
+            (partition, sender)
+        };
+        Ingest { queues: partitions.map(start_one).collect() }
+    }
+
+    /// Records `drafts` in one partition, in order and in one batch, and waits for what they did.
+    pub async fn submit(
+        &self,
+        partition: PartitionId,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Verdict>, IngestError> {
+        let queue = self.queues.get(&partition).ok_or(IngestError::Stopping)?;
+        let (reply, answer) = oneshot::channel();
+        queue.try_send(Submission { drafts, reply }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => IngestError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => IngestError::Stopping,
+        })?;
+        answer.await.map_err(|_| IngestError::Stopping)?
+    }
+}
+
+/// Callers whose batch has been handed to the log, by the batch's tag.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    next_tag: AtomicU64,
+    batches: Mutex<HashMap<u64, Vec<Waiter>>>,
+}
+
+struct Waiter {
+    records: usize,
+    reply: oneshot::Sender<Result<Vec<Verdict>, IngestError>>,
+}
+
+impl Waiting {
+    /// Tags of another run, in batches that are replayed, are no tags of this one: they start elsewhere.
+    pub(crate) fn new(first_tag: u64) -> Self {
+        Waiting { next_tag: AtomicU64::new(first_tag), batches: Mutex::default() }
+    }
+
+    fn batches(&self) -> MutexGuard<'_, HashMap<u64, Vec<Waiter>>> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register(&self, waiters: Vec<Waiter>) -> u64 {
+        let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
+        self.batches().insert(tag, waiters);
+        tag
+    }
+
+    /// Whether somebody waits for the batch with this tag.
+    pub(crate) fn waits(&self, tag: u64) -> bool {
+        self.batches().contains_key(&tag)
+    }
+
+    /// Answers everybody who waits for the batch with this tag.
+    pub(crate) fn answer(&self, tag: u64, verdicts: Vec<Verdict>) {
+        let Some(waiters) = self.batches().remove(&tag) else { return };
+        let mut verdicts = verdicts.into_iter();
+        for waiter in waiters {
+            let own = verdicts.by_ref().take(waiter.records).collect();
+            // Whoever hung up can ask again with the same key.
+            let _ = waiter.reply.send(Ok(own));
+        }
+    }
+
+    fn refuse(&self, tag: u64, error: &IngestError) {
+        for waiter in self.batches().remove(&tag).into_iter().flatten() {
+            let _ = waiter.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+struct Batcher<L> {
+    partition: PartitionId,
+    log: Arc<L>,
+    clock: Arc<Clock>,
+    waiting: Arc<Waiting>,
+}
+
+impl<L: Log> Batcher<L> {
+    async fn run(self, mut queue: mpsc::Receiver<Submission>) {
+        let mut first = None;
+        loop {
+            let submission = match first.take() {
+                Some(submission) => submission,
+                None => match queue.recv().await {
+                    Some(submission) => submission,
+                    None => return,
+                },
+            };
+            // While the last batch was on its way to the disk, more has come in: that is the next batch.
+            let mut waiters = Vec::new();
+            let mut drafts = Vec::new();
+            let mut bytes = 0;
+            let mut take = |submission: Submission| {
+                bytes += submission.drafts.iter().map(Draft::size).sum::<usize>();
+                waiters.push(Waiter { records: submission.drafts.len(), reply: submission.reply });
+                drafts.extend(submission.drafts);
+                drafts.len() < BATCH_RECORDS && bytes < BATCH_BYTES
+            };
+            let mut room = take(submission);
+            while room {
+                match queue.try_recv() {
+                    Ok(next) => room = take(next),
+                    Err(_) => break,
+                }
+            }
+            self.append(drafts, waiters).await;
+        }
+    }
+
+    async fn append(&self, drafts: Vec<Draft>, waiters: Vec<Waiter>) {
+        let tag = self.waiting.register(waiters);
+        let mut builder = BatchBuilder::new(tag, self.clock.stamp());
+        drafts.iter().for_each(|draft| builder.push(draft));
+        let (count, bytes) = builder.finish();
+        match self.log.append(self.partition, Batch { count, bytes }).await {
+            // The worker of this partition reads the batch, folds it and answers.
+            Ok(_) => {}
+            Err(AppendError::Full(_)) => self.waiting.refuse(tag, &IngestError::Overloaded),
+            Err(AppendError::Closed(_)) => self.waiting.refuse(tag, &IngestError::Stopping),
+            Err(error) => {
+                tracing::error!(partition = %self.partition, %error, "a batch was not recorded");
+                self.waiting.refuse(tag, &IngestError::Log(error.to_string()));
+            }
+        }
+    }
+}
