@@ -247,4 +247,8 @@ impl Drop for FileLog {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod tests;

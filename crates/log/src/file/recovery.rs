@@ -42,10 +42,7 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Journal, OpenError> {
         scan.recovered.bytes = size;
         return Ok(scan.finish(file, size));
     };
-    // A process that was killed may have left whole frames, and the name of a segment, that never became
-    // durable. They are about to be served to readers, so they must not be lost after that.
-    file.sync().map_err(io(name))?;
-    disk.sync_names().map_err(io("."))?;
+    scan.make_durable(disk, file.as_ref(), size).map_err(io(name))?;
     Ok(scan.finish(file, size))
 }
 
@@ -53,8 +50,9 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Journal, OpenError> {
 struct Scan {
     index: Index,
     sequence: u64,
-    /// The group of the last frame.
+    /// The group of the last frame, and where it begins in its segment; 0 if no frame is there.
     group: u64,
+    group_at: u64,
     recovered: Recovered,
 }
 
@@ -92,7 +90,7 @@ impl Scan {
         if header.first != first {
             return Err(corrupt(name, 0, "the header is that of another segment"));
         }
-        self.index.segments.push(header);
+        self.enter(header);
         window.advance(SEGMENT_HEADER);
         let Some((at, what)) = self.frames(name, header, &mut window)? else { return Ok((file, size)) };
         if !last || self.was_durable(header, file.as_ref(), at, size).map_err(io(name))? {
@@ -102,6 +100,11 @@ impl Scan {
         file.set_size(at).map_err(io(name))?;
         file.sync().map_err(io(name))?;
         Ok((file, at))
+    }
+
+    fn enter(&mut self, segment: Segment) {
+        self.index.segments.push(segment);
+        self.group_at = 0;
     }
 
     /// Takes in frames up to the end of the segment or to the first bad one, which is returned.
@@ -145,10 +148,12 @@ impl Scan {
         if frame.offset != self.index.end(frame.partition) {
             return Err("a frame has an offset that does not follow the one before it in its partition");
         }
-        let at = u32::try_from(at).map_err(|_| "a segment is longer than the limit")?;
-        self.index.push(frame, at);
+        let place = u32::try_from(at).map_err(|_| "a segment is longer than the limit")?;
+        self.index.push(frame, place);
+        if frame.group == self.sequence {
+            (self.group, self.group_at) = (frame.group, at);
+        }
         self.sequence += 1;
-        self.group = frame.group;
         self.recovered.batches += 1;
         self.recovered.records += u64::from(frame.count);
         Ok(())
@@ -169,6 +174,17 @@ impl Scan {
         Ok(segment::proves_durable(header.salt, &bytes, self.sequence))
     }
 
+    /// Makes sure of the last group before readers see it: a process that was killed may have left it, or
+    /// a segment's header and name, in memory only. A sync alone is not enough, as the system may already
+    /// have failed to write a page and will not try again: so the group's bytes are written over themselves.
+    fn make_durable(&self, disk: &dyn Disk, file: &dyn DiskFile, size: u64) -> std::io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(size - self.group_at).unwrap_or(usize::MAX)];
+        file.read_at(&mut bytes, self.group_at)?;
+        file.write_at(&bytes, self.group_at)?;
+        file.sync()?;
+        disk.sync_names()
+    }
+
     fn begin_segment(
         &mut self,
         disk: &dyn Disk,
@@ -176,7 +192,7 @@ impl Scan {
         first: u64,
     ) -> Result<(Box<dyn DiskFile>, u64), OpenError> {
         let (file, header) = lay_segment(disk, first).map_err(io(name))?;
-        self.index.segments.push(header);
+        self.enter(header);
         Ok((file, SEGMENT_HEADER as u64))
     }
 

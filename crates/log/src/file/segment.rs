@@ -76,9 +76,10 @@ impl Segment {
         if bytes.len() < SEGMENT_HEADER || bytes[0..8] != MAGIC {
             return Err(HeaderFault::Damaged);
         }
-        // Before the checksum, which another version may keep elsewhere.
+        // Before the checksum, which another version may keep elsewhere. No version is 0: that is a header
+        // of which only the beginning was written.
         let version = u32_at(bytes, 8);
-        if version != VERSION {
+        if version != VERSION && version != 0 {
             return Err(HeaderFault::Version(version));
         }
         if u32_at(bytes, 28) != crc32c::crc32c(&bytes[..28]) {

@@ -119,7 +119,7 @@ pub(crate) struct Writer {
     /// The sequence number the next frame gets.
     sequence: u64,
     /// The file may hold bytes beyond its durable length, which must go before anything is written.
-    owes_roll_back: bool,
+    pub(crate) owes_roll_back: bool,
     /// A new segment was begun and is not yet durable. Nothing may go to the old one any more: the new one
     /// may be on disk already, under the sequence number it begins with.
     owes_segment: bool,
