@@ -261,6 +261,10 @@ impl Merge {
             replace(&mut results.provisional, &mut results.provisional_ballots, cell, then, now);
             results.reporting = results.reporting + is - was;
             results.held = results.held + after.held - before.held;
+            // A held return that was rejected leaves nothing, and then equal results are equal.
+            if *results == NOTHING {
+                contest.units.remove(&unit);
+            }
             if Some(unit) == top {
                 break;
             }
