@@ -97,8 +97,8 @@ impl Scan {
             return Err(corrupt(name, at, what));
         }
         self.note_torn_tail(name, at, size - at);
+        // Made durable with everything else, before anybody sees it.
         file.set_size(at).map_err(io(name))?;
-        file.sync().map_err(io(name))?;
         Ok((file, at))
     }
 
