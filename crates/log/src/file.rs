@@ -9,6 +9,7 @@ mod recovery;
 mod segment;
 mod writer;
 
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -118,6 +119,12 @@ pub struct FileLog {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for FileLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileLog").finish_non_exhaustive()
+    }
 }
 
 /// What the writer and the readers share.

@@ -23,10 +23,10 @@ fn batch(partition: PartitionId, n: u32) -> Batch {
 
 async fn fill(folder: &Path) {
     let options = Options { segment_bytes: 1500, ..Options::default() };
-    let (log, _) = FileLog::open_with(folder, options).unwrap();
+    let (log, _) = FileLog::open_with(folder, options).expect("a new journal opens");
     for n in 0..8 {
         for partition in PARTITIONS {
-            log.append(partition, batch(partition, n)).await.unwrap();
+            log.append(partition, batch(partition, n)).await.expect("an append works");
         }
     }
 }

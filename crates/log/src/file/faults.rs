@@ -205,7 +205,9 @@ impl Disk for FaultyDisk {
         let mut state = self.state();
         act(state.fate(), || ())?;
         let content = Arc::clone(state.files.get(name).ok_or(io::ErrorKind::NotFound)?);
-        content.lock().unwrap().evict();
+        if state.random.percent(50) {
+            content.lock().unwrap().evict();
+        }
         Ok(Box::new(Handle { disk: self.clone(), content }))
     }
 

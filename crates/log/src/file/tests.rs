@@ -77,7 +77,7 @@ fn frame_at(n: usize) -> usize {
 
 fn corrupt_at(folder: &Path) -> (String, u64) {
     let before = fs::read(folder.join(segment::name(0))).unwrap();
-    let error = FileLog::open(folder).err().expect("a damaged journal is refused");
+    let error = FileLog::open(folder).expect_err("a damaged journal is refused");
     assert!(error.to_string().contains("damaged at byte"), "{error}");
     let OpenError::Corrupt { segment, at, .. } = error else { panic!("{error}") };
     assert_eq!(fs::read(folder.join(segment::name(0))).unwrap(), before, "nothing is changed");
@@ -178,7 +178,7 @@ async fn a_torn_tail_in_an_earlier_segment_is_damage() {
     let path = folder.path().join(&names[1]);
     let size = fs::metadata(&path).unwrap().len();
     File::options().write(true).open(&path).unwrap().set_len(size - 1).unwrap();
-    let error = FileLog::open(folder.path()).err().unwrap();
+    let error = FileLog::open(folder.path()).unwrap_err();
     assert!(matches!(error, OpenError::Corrupt { segment, .. } if segment == names[1]));
 }
 
@@ -187,7 +187,7 @@ async fn a_missing_segment_is_damage() {
     for missing in 0..3 {
         let (folder, names) = many_segments().await;
         fs::remove_file(folder.path().join(&names[missing])).unwrap();
-        let error = FileLog::open(folder.path()).err().unwrap();
+        let error = FileLog::open(folder.path()).unwrap_err();
         assert!(matches!(error, OpenError::Corrupt { segment, .. } if segment == names[missing + 1]));
     }
 }
@@ -196,7 +196,7 @@ async fn a_missing_segment_is_damage() {
 async fn a_segment_under_a_wrong_name_is_refused() {
     let (folder, names) = many_segments().await;
     fs::rename(folder.path().join(&names[3]), folder.path().join("copy.seg")).unwrap();
-    let error = FileLog::open(folder.path()).err().unwrap();
+    let error = FileLog::open(folder.path()).unwrap_err();
     assert!(matches!(error, OpenError::Corrupt { segment, .. } if segment == "copy.seg"));
 }
 
@@ -236,7 +236,7 @@ async fn a_folder_is_open_once() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("made/on/the/way");
     let (log, _) = FileLog::open(&inner).unwrap();
-    let error = FileLog::open(&inner).err().unwrap();
+    let error = FileLog::open(&inner).unwrap_err();
     assert!(matches!(&error, OpenError::Locked(path) if *path == inner), "{error}");
     log.close().await;
     let (again, _) = FileLog::open(&inner).unwrap();
