@@ -1,1 +1,3 @@
 //! Formats of others, turned into definitions and returns.
+
+pub mod nc;
