@@ -130,7 +130,7 @@ impl Edge {
 }
 
 /// Builds the document of a publication.
-pub fn build(engine: &Engine, published: &Published, key: DocumentKey) -> Document {
+pub(crate) fn build(engine: &Engine, published: &Published, key: DocumentKey) -> Document {
     let contest = &published.contests[key.contest.index()];
     let value =
         document(engine.definition(), &contest.results, &contest.stamp, (key.contest, key.unit, key.by));

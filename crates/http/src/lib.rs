@@ -14,10 +14,11 @@ mod stream;
 
 use std::sync::Arc;
 
-use canvass_engine::{Engine, Secret};
 use canvass_election::Definition;
+use canvass_engine::{Engine, Secret};
 
 pub use edge::{Body, DocumentKey, Edge};
+pub use limit::Limits;
 
 /// What every handler can reach.
 pub struct App {
@@ -32,7 +33,7 @@ pub struct App {
     /// Prepared answers.
     pub edge: Edge,
     /// Limits of rate and number.
-    pub limits: limit::Limits,
+    pub limits: Limits,
 }
 
 impl App {

@@ -6,7 +6,7 @@ use serde_json::Value;
 /// A place in the sequence of publications, written `7:120`.
 ///
 /// The epoch grows each time a board starts; within an epoch, the sequence grows by one a publication.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq {
     /// The run of the board.
     pub epoch: u64,

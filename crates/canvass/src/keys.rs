@@ -1,0 +1,131 @@
+//! `canvass key` and `canvass token`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use canvass_http::auth::{self, Role};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::{Outcome, say};
+
+/// The data folder's files.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn make(&self) -> Result<(), String> {
+        std::fs::create_dir_all(&self.0)
+            .map_err(|e| format!("the data folder {} cannot be made: {e}", self.0.display()))
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.0.join("keys.toml")
+    }
+
+    /// The secret behind voters' pseudonyms.
+    pub(crate) fn voter_secret(&self) -> Result<[u8; 32], String> {
+        secret(&self.0.join("voters.secret"))
+    }
+
+    /// The secret that signs voters' tokens.
+    pub(crate) fn token_secret(&self) -> Result<[u8; 32], String> {
+        secret(&self.0.join("tokens.secret"))
+    }
+}
+
+fn secret(path: &Path) -> Result<[u8; 32], String> {
+    auth::secret_file(path).map_err(|e| format!("the secret file {}: {e}", path.display()))
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RoleArg {
+    /// Casts votes for voters it names
+    Collector,
+    /// Sends returns, recount returns and corrections
+    Source,
+    /// Corrects, releases, rejects, recounts, calls, closes, certifies
+    Desk,
+    /// Looks up any voter's vote
+    Auditor,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key, print it once, and keep its hash
+    Add(AddArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct AddArgs {
+    /// The data folder of the server
+    #[arg(long, env = "CANVASS_DATA", value_name = "DIR", default_value = "canvass-data")]
+    data: PathBuf,
+    /// The name under which the key's acts stand in the public log
+    #[arg(long)]
+    name: String,
+    /// What the key may do; may be given several times
+    #[arg(long, required = true, value_name = "ROLE")]
+    role: Vec<RoleArg>,
+}
+
+pub(crate) fn key(command: &KeyCommand) -> Outcome {
+    let KeyCommand::Add(args) = command;
+    let name = args.name.trim();
+    if name.is_empty() || name.len() > 100 {
+        return Err("a key's name has 1 to 100 bytes".to_owned());
+    }
+    let folder = Folder(args.data.clone());
+    folder.make()?;
+    let roles: Vec<Role> = args
+        .role
+        .iter()
+        .map(|role| match role {
+            RoleArg::Collector => Role::Collector,
+            RoleArg::Source => Role::Source,
+            RoleArg::Desk => Role::Desk,
+            RoleArg::Auditor => Role::Auditor,
+        })
+        .collect();
+    let key = auth::add_key(&folder.keys(), name, &roles).map_err(|e| e.to_string())?;
+    say(key);
+    Ok(())
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Sign a voter's token and print it
+    Issue(IssueArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct IssueArgs {
+    /// The data folder of the server
+    #[arg(long, env = "CANVASS_DATA", value_name = "DIR", default_value = "canvass-data")]
+    data: PathBuf,
+    /// The election's id, as its definition gives it
+    #[arg(long, value_name = "ID")]
+    audience: String,
+    /// The voter, by any name that stays the same
+    #[arg(long)]
+    voter: String,
+    /// A contest that the token is good for; may be given several times; all contests where not given
+    #[arg(long)]
+    contest: Vec<String>,
+    /// How long the token is good for
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    hours: u64,
+}
+
+pub(crate) fn token(command: &TokenCommand) -> Outcome {
+    let TokenCommand::Issue(args) = command;
+    let folder = Folder(args.data.clone());
+    folder.make()?;
+    let secret = folder.token_secret()?;
+    let contests = (!args.contest.is_empty()).then(|| args.contest.clone());
+    let lifetime = Duration::from_secs(args.hours.saturating_mul(3_600));
+    say(auth::issue_token(&secret, &args.audience, &args.voter, contests, lifetime)?);
+    Ok(())
+}

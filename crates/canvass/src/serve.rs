@@ -1,0 +1,139 @@
+//! `canvass serve`: all roles in one process on one data folder.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use canvass_election::Definition;
+use canvass_engine::{Engine, Options, Secret};
+use canvass_http::auth::{Keys, Tokens};
+use canvass_http::{App, Edge, Limits, server};
+use canvass_log::{FileLog, Log};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::keys::Folder;
+use crate::{Outcome, read_definition, say};
+
+#[derive(Args, Clone)]
+pub(crate) struct ServeArgs {
+    /// The election's definition; needed where the data folder is empty
+    #[arg(long, env = "CANVASS_ELECTION", value_name = "FILE")]
+    pub(crate) election: Option<PathBuf>,
+    /// The folder for the log and everything beside it
+    #[arg(long, env = "CANVASS_DATA", value_name = "DIR", default_value = "canvass-data")]
+    pub(crate) data: PathBuf,
+    /// The address to listen on; name another than a loopback address to be reachable from outside
+    #[arg(long, env = "CANVASS_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Milliseconds between two publications
+    #[arg(long, env = "CANVASS_TICK_MS", value_name = "MS", default_value_t = 250,
+          value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub(crate) tick_ms: u64,
+    /// Connections that may be open at a time
+    #[arg(long, env = "CANVASS_CONNECTIONS", value_name = "N", default_value_t = 16_000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
+    /// Votes a second that one address may cast without a key; 0 is no limit
+    #[arg(long, env = "CANVASS_RATE_PER_ADDRESS", value_name = "N", default_value_t = 500)]
+    pub(crate) rate_per_address: u32,
+    /// Records a second that one API key may send; 0 is no limit
+    #[arg(long, env = "CANVASS_RATE_PER_KEY", value_name = "N", default_value_t = 100_000)]
+    pub(crate) rate_per_key: u32,
+    /// An Ed25519 public key (PEM) whose tokens are good as well
+    #[arg(long, env = "CANVASS_TOKEN_KEY", value_name = "FILE")]
+    pub(crate) token_key: Option<PathBuf>,
+}
+
+/// A server that runs.
+pub(crate) struct Running {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    engine: Arc<Engine>,
+    log: Arc<FileLog>,
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+/// Starts a server; everything in its log has been counted when this returns.
+pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> Result<Running, String> {
+    let folder = Folder(args.data.clone());
+    folder.make()?;
+    let started = Instant::now();
+    let journal = folder.journal();
+    let opened =
+        tokio::task::spawn_blocking(move || FileLog::open(&journal)).await.map_err(|e| e.to_string())?;
+    let (log, recovered) = opened.map_err(|e| e.to_string())?;
+    let log = Arc::new(log);
+    let options = Options { folder: Some(args.data.clone()), tick: Duration::from_millis(args.tick_ms) };
+    let engine = Engine::start(Arc::clone(&log), definition, options).await.map_err(|e| e.to_string())?;
+    let engine = Arc::new(engine);
+    tracing::info!(
+        records = recovered.records,
+        seconds = started.elapsed().as_secs_f64(),
+        election = engine.definition().id,
+        "the log has been counted"
+    );
+    let authority = args.token_key.as_ref().map(std::fs::read).transpose();
+    let authority = authority.map_err(|e| format!("the token key cannot be read: {e}"))?;
+    let app = Arc::new(App {
+        secret: Secret::new(folder.voter_secret()?),
+        keys: Keys::open(folder.keys()).map_err(|e| format!("the key file: {e}"))?,
+        tokens: Tokens::new(&engine.definition().id, &folder.token_secret()?, authority.as_deref())?,
+        edge: Edge::new(&engine),
+        limits: Limits::new(args.rate_per_address, args.rate_per_key),
+        engine: Arc::clone(&engine),
+    });
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|e| format!("{} cannot be listened on: {e}; choose another with --listen", args.listen))?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let (stop, stopped) = watch::channel(false);
+    let connections = usize::try_from(args.connections).unwrap_or(usize::MAX);
+    let serving = tokio::spawn(server::serve(listener, server::router(app), connections, stopped));
+    Ok(Running { address, engine, log, stop, serving })
+}
+
+impl Running {
+    /// Waits until the server cannot go on, and says why.
+    pub(crate) async fn failed(&self) -> String {
+        self.engine.failed().await
+    }
+
+    /// Lets open requests end, writes snapshots and closes the log.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        // Whatever ended it, it has ended.
+        let _ = self.serving.await;
+        self.engine.stop().await;
+        self.log.close().await;
+    }
+}
+
+/// Ctrl-C, or the signal by which service managers end a process.
+pub(crate) async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}
+
+pub(crate) async fn run(args: ServeArgs) -> Outcome {
+    let definition = args.election.as_deref().map(read_definition).transpose()?;
+    let running = start(&args, definition).await?;
+    say(format_args!("listening on http://{}", running.address));
+    let failure = tokio::select! {
+        () = asked_to_stop() => None,
+        reason = running.failed() => Some(reason),
+    };
+    running.stop().await;
+    failure.map_or(Ok(()), |reason| Err(format!("the count cannot go on: {reason}")))
+}

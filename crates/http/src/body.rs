@@ -1,0 +1,83 @@
+//! Reading request bodies, each with its limit.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use canvass_protocol::problem::{Code, Problem};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+/// Largest body of a single vote, in bytes.
+pub(crate) const VOTE_LIMIT: usize = 8 << 10;
+/// Largest body of another single request, in bytes.
+pub(crate) const SINGLE_LIMIT: usize = 256 << 10;
+/// Largest body of a batch, in bytes.
+pub(crate) const BATCH_LIMIT: usize = 8 << 20;
+/// Most lines of a batch.
+pub(crate) const BATCH_LINES: usize = 10_000;
+/// Longest idempotency key, in bytes.
+pub(crate) const KEY_LIMIT: usize = 256;
+/// A body that takes longer to arrive is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reads a body of at most `limit` bytes.
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let collected = tokio::time::timeout(PATIENCE, Limited::new(body, limit).collect()).await;
+    match collected {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Problem::new(Code::BodyTooLarge).detail(format!("at most {limit} bytes are taken here")))
+        }
+        Ok(Err(_)) => Err(Problem::new(Code::BadJson).detail("the body broke off")),
+        Err(_) => Err(Problem::new(Code::BadJson).detail("the body took too long to arrive")),
+    }
+}
+
+/// The two media types that bodies come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MediaType {
+    Json,
+    Ndjson,
+}
+
+/// The media type of a body; JSON where none is named.
+pub(crate) fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(MediaType::Json) };
+    let essence = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
+    match essence {
+        "application/json" => Ok(MediaType::Json),
+        "application/x-ndjson" | "application/jsonl" => Ok(MediaType::Ndjson),
+        _ => Err(Problem::new(Code::UnsupportedMediaType)
+            .detail("send application/json, or application/x-ndjson for a batch")),
+    }
+}
+
+/// The lines of a batch, without empty ones.
+pub(crate) fn lines(body: &Bytes) -> Result<Vec<&[u8]>, Problem> {
+    let lines: Vec<&[u8]> =
+        body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty()).collect();
+    if lines.len() > BATCH_LINES {
+        return Err(Problem::new(Code::BodyTooLarge).detail(format!("at most {BATCH_LINES} lines are taken")));
+    }
+    Ok(lines)
+}
+
+/// The idempotency key of a single request; its quotes, if it has them, are not part of it.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text =
+        value.to_str().map_err(|_| Problem::new(Code::BadHeader).detail("Idempotency-Key: plain text"))?;
+    let key = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+    check_key(key)?;
+    Ok(Some(key.to_owned()))
+}
+
+/// Whether an idempotency key is neither empty nor too long.
+pub(crate) fn check_key(key: &str) -> Result<(), Problem> {
+    if key.is_empty() || key.len() > KEY_LIMIT {
+        let detail = format!("an idempotency key has 1 to {KEY_LIMIT} bytes");
+        return Err(Problem::new(Code::BadHeader).detail(detail));
+    }
+    Ok(())
+}

@@ -1,0 +1,493 @@
+//! Returns in, and everything the desk does: each an event in the log, each answered with its receipt.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use canvass_election::definition::CountItemType;
+use canvass_election::event::{
+    Actor, Cell, Choices, ContestAct, ContestCall, Correction, Event, HeldAnswer, RecountClosing,
+    RecountOpening, RecountReturn, Return,
+};
+use canvass_election::ids::{ContestId, PartitionId, RecordId, RequestId, Timestamp};
+use canvass_election::tally::{HoldReason, Outcome, Remembered};
+use canvass_engine::Verdict;
+use canvass_protocol::api::{
+    self, Accepted, CallRequest, ClockRequest, CorrectionRequest, ReasonRequest, Receipt, RecountRequest,
+    ReturnRequest,
+};
+use canvass_protocol::problem::{Code, Problem};
+use canvass_protocol::record::Draft;
+use serde_json::json;
+
+use crate::App;
+use crate::auth::{Key, Role};
+use crate::body::{self, MediaType, check_key};
+use crate::gateway::{Recorded, batch_answer, internal, refusal_of, unrecorded};
+use crate::reply::{Answer, json};
+
+/// Longest reason, in bytes.
+const REASON_LIMIT: usize = 2_000;
+
+/// A hold's rule in one sentence.
+pub(crate) fn held_because(reason: &HoldReason) -> String {
+    match reason {
+        HoldReason::LowerCount { standing } => {
+            format!("a count is lower than in {standing}; send a correction that names that record")
+        }
+        HoldReason::VotesAboveBallots => "there are more votes than the ballots could hold".to_owned(),
+        HoldReason::AboveRegistered => "there are more votes or ballots than registered voters".to_owned(),
+        HoldReason::PartsNotTotal => "the votes do not add up to the total that is stated".to_owned(),
+        HoldReason::Doubling { standing } => format!("every count is exactly twice that of {standing}"),
+        HoldReason::Replayed { of } => format!("another unit reported exactly these counts in {of}"),
+        HoldReason::ParentTotal { .. } => "the counts are the total of a unit above this one".to_owned(),
+        HoldReason::UnderRecount { recount } => {
+            format!("the recount {recount} is open here; send the counts as its returns")
+        }
+    }
+}
+
+/// Records one event in one partition and answers what it did. A retry of the same event gets the first answer.
+async fn record(
+    app: &App,
+    partition: PartitionId,
+    request: RequestId,
+    event: Event,
+) -> Result<Recorded, Problem> {
+    let draft = Draft::new(request, &event);
+    let verdicts = app.engine.ingest().submit(partition, vec![draft]).await.map_err(unrecorded)?;
+    let verdict = verdicts.into_iter().next().ok_or(Code::Internal)?;
+    settle(app, &verdict, &event).await
+}
+
+async fn settle(app: &App, verdict: &Verdict, event: &Event) -> Result<Recorded, Problem> {
+    let Verdict { record, time, outcome } = verdict;
+    let (record, time, remembered, replayed) = match outcome {
+        Outcome::Counted(_) => (*record, *time, Remembered::Counted, false),
+        Outcome::Held(reason) => (*record, *time, Remembered::Held(*reason), false),
+        Outcome::Rejected(reason) => (*record, *time, Remembered::Rejected(*reason), false),
+        Outcome::Duplicate { first } => {
+            let before = app.engine.record(*first).await.map_err(internal)?.ok_or(Code::Internal)?;
+            if before.event != *event {
+                return Err(Problem::new(Code::KeyReused).record(first));
+            }
+            let remembered = app.engine.outcome_of(first).ok_or(Code::Internal)?;
+            (before.id, before.time, remembered, true)
+        }
+    };
+    let (outcome, held_because) = match remembered {
+        Remembered::Counted => ("counted", None),
+        Remembered::Held(reason) => ("held", Some(held_because(&reason))),
+        Remembered::Rejected(reason) => return Err(refusal_of(reason)),
+    };
+    let receipt = Receipt { record, time };
+    Ok(Recorded { accepted: Accepted { receipt, outcome: outcome.to_owned(), held_because }, replayed })
+}
+
+/// A key with one of the roles, and its share of the rate.
+fn allow(app: &App, headers: &HeaderMap, peer: SocketAddr, roles: &[Role]) -> Result<Arc<Key>, Problem> {
+    match app.keys.require(headers, roles) {
+        Ok(key) => {
+            app.limits.key(&key.name, 1)?;
+            Ok(key)
+        }
+        Err(problem) => {
+            // Guessing keys is slowed down by the limit of the address.
+            app.limits.address(peer.ip(), 1)?;
+            Err(problem)
+        }
+    }
+}
+
+/// The id of a request: by its idempotency key, or by its content where it has none.
+fn request_id(
+    app: &App,
+    key: &Key,
+    given: Option<&str>,
+    path: &str,
+    body: &[u8],
+) -> Result<RequestId, Problem> {
+    let scope = key.name.as_bytes();
+    match given {
+        Some(given) => {
+            check_key(given)?;
+            Ok(app.secret.request(scope, given))
+        }
+        None => {
+            let content = blake3::hash(body).to_hex();
+            Ok(app.secret.request(scope, &format!("content {path} {content}")))
+        }
+    }
+}
+
+/// A single request to the desk, read and allowed.
+struct Asked<T> {
+    body: T,
+    request: RequestId,
+    actor: Actor,
+}
+
+async fn ask<T: serde::de::DeserializeOwned>(
+    app: &App,
+    (peer, headers, body): (SocketAddr, HeaderMap, Body),
+    roles: &[Role],
+    path: &str,
+) -> Result<Asked<T>, Problem> {
+    let key = allow(app, &headers, peer, roles)?;
+    if body::media_type(&headers)? != MediaType::Json {
+        return Err(Code::UnsupportedMediaType.into());
+    }
+    let bytes = body::read(body, body::SINGLE_LIMIT).await?;
+    let given = body::idempotency_key(&headers)?;
+    let request = request_id(app, &key, given.as_deref(), path, &bytes)?;
+    Ok(Asked { body: api::read(&bytes)?, request, actor: Actor(key.name.clone()) })
+}
+
+fn reason(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > REASON_LIMIT {
+        let detail = format!("say why, in 1 to {REASON_LIMIT} bytes; it stands in the public log");
+        return Err(Problem::new(Code::BadBody).field("/reason", detail));
+    }
+    Ok(text.to_owned())
+}
+
+fn contest(app: &App, id: &str) -> Result<ContestId, Problem> {
+    app.definition().contest_by_id(id).ok_or_else(|| {
+        Problem::new(Code::UnknownContest).field("/contest", format!("there is no contest `{id}`"))
+    })
+}
+
+/// A record that a path names, in a partition that the log has.
+fn record_id(app: &App, text: &str) -> Result<RecordId, Problem> {
+    let known = |r: &RecordId| app.definition().partition_ids().any(|p| p == r.partition);
+    text.parse().ok().filter(known).ok_or_else(|| Code::UnknownRecord.into())
+}
+
+fn to_return(app: &App, request: &ReturnRequest, actor: &Actor) -> Result<Return, Problem> {
+    let definition = app.definition();
+    let id = contest(app, &request.contest)?;
+    let contest = &definition.contests[id.index()];
+    if contest.voting().is_some() {
+        let detail = "voters vote here; there is nothing to report";
+        return Err(Problem::new(Code::WrongCounting).field("/contest", detail));
+    }
+    let unit = definition.unit_by_id(&request.unit).ok_or_else(|| {
+        Problem::new(Code::UnknownUnit).field("/unit", format!("there is no unit `{}`", request.unit))
+    })?;
+    let count_type = CountItemType::parse(&request.count_type).filter(|t| contest.count_types().contains(t));
+    let count_type = count_type.ok_or_else(|| {
+        let known: Vec<_> = contest.count_types().iter().map(|t| t.as_str()).collect();
+        Problem::new(Code::UnknownCountType)
+            .field("/count_type", format!("expected one of {}", known.join(", ")))
+    })?;
+    let counts = request.counts.to_counts(contest, "/counts")?;
+    let cell = Cell { contest: id, unit, count_type };
+    Ok(Return { cell, counts, stated_total: request.total, source: actor.clone() })
+}
+
+/// What each line of a batch of returns becomes.
+type MakeEvent<'a> = dyn Fn(Return) -> (PartitionId, Event) + Send + Sync + 'a;
+
+async fn take_returns(
+    app: &App,
+    (peer, headers, body): (SocketAddr, HeaderMap, Body),
+    path: &str,
+    make: &MakeEvent<'_>,
+) -> Answer {
+    let key = allow(app, &headers, peer, &[Role::Source])?;
+    let actor = Actor(key.name.clone());
+    let media_type = body::media_type(&headers)?;
+    let limit = if media_type == MediaType::Json { body::SINGLE_LIMIT } else { body::BATCH_LIMIT };
+    let bytes = body::read(body, limit).await?;
+    let prepare = |line: &[u8], given: Option<String>| -> Result<(PartitionId, RequestId, Event), Problem> {
+        let request: ReturnRequest = api::read(line)?;
+        let given = given.or_else(|| request.key.clone());
+        let id = request_id(app, &key, given.as_deref(), path, line)?;
+        let (partition, event) = make(to_return(app, &request, &actor)?);
+        Ok((partition, id, event))
+    };
+    if media_type == MediaType::Json {
+        let (partition, request, event) = prepare(&bytes, body::idempotency_key(&headers)?)?;
+        let recorded = record(app, partition, request, event).await?;
+        return json(recorded.status(), &recorded.accepted);
+    }
+    let lines = body::lines(&bytes)?;
+    app.limits.key(&key.name, lines.len().saturating_sub(1))?;
+    let prepared: Vec<_> = lines.into_iter().map(|line| prepare(line, None)).collect();
+    batch_answer(&record_all(app, prepared).await)
+}
+
+/// Records a batch: one submission a partition, in the order of the lines.
+async fn record_all(
+    app: &App,
+    prepared: Vec<Result<(PartitionId, RequestId, Event), Problem>>,
+) -> Vec<Result<Recorded, Problem>> {
+    let mut by_partition: std::collections::BTreeMap<PartitionId, Vec<(usize, Draft)>> = Default::default();
+    for (i, prepared) in prepared.iter().enumerate() {
+        if let Ok((partition, request, event)) = prepared {
+            by_partition.entry(*partition).or_default().push((i, Draft::new(*request, event)));
+        }
+    }
+    let mut answers: Vec<Option<Result<Verdict, Problem>>> = prepared.iter().map(|_| None).collect();
+    for (partition, drafts) in by_partition {
+        let (lines, drafts): (Vec<usize>, Vec<Draft>) = drafts.into_iter().unzip();
+        match app.engine.ingest().submit(partition, drafts).await {
+            Ok(verdicts) => {
+                lines.into_iter().zip(verdicts).for_each(|(i, verdict)| answers[i] = Some(Ok(verdict)));
+            }
+            Err(error) => {
+                let problem = unrecorded(error);
+                lines.into_iter().for_each(|i| answers[i] = Some(Err(problem.clone())));
+            }
+        }
+    }
+    let mut results = Vec::with_capacity(prepared.len());
+    for (prepared, answer) in prepared.into_iter().zip(answers) {
+        results.push(match (prepared, answer) {
+            (Err(problem), _) | (_, Some(Err(problem))) => Err(problem),
+            (Ok((_, _, event)), Some(Ok(verdict))) => settle(app, &verdict, &event).await,
+            (Ok(_), None) => Err(Code::Internal.into()),
+        });
+    }
+    results
+}
+
+/// `POST /api/v1/returns`
+pub(crate) async fn post_returns(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let definition = Arc::clone(app.definition());
+    let make = |reported: Return| {
+        (definition.returns_partition(reported.cell.unit), Event::ReturnReported(reported))
+    };
+    take_returns(&app, (peer, headers, body), "returns", &make).await
+}
+
+/// `POST /api/v1/recounts/{record}/returns`
+pub(crate) async fn post_recount_returns(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<SocketAddr>,
+    Path(recount): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let recount = record_id(&app, &recount)?;
+    let make =
+        |reported: Return| (recount.partition, Event::RecountReported(RecountReturn { recount, reported }));
+    take_returns(&app, (peer, headers, body), &format!("recounts {recount}"), &make).await
+}
+
+/// `POST /api/v1/returns/{record}/{corrections|release|reject}`
+pub(crate) async fn post_return_act(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<SocketAddr>,
+    Path((target, act)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let asked = (peer, headers, body);
+    let target = record_id(&app, &target);
+    let path = format!("{act} {}", target.as_ref().map_or_else(|_| String::new(), RecordId::to_string));
+    let (request, event) = match act.as_str() {
+        "corrections" => {
+            let asked = ask::<CorrectionRequest>(&app, asked, &[Role::Source, Role::Desk], &path).await?;
+            let corrects = target.clone()?;
+            let cell = corrected_cell(&app, corrects).await?;
+            let contest = &app.definition().contests[cell.contest.index()];
+            let counts = asked.body.counts.to_counts(contest, "/counts")?;
+            let reason = reason(&asked.body.reason)?;
+            (
+                asked.request,
+                Event::ReturnCorrected(Correction { corrects, reason, actor: asked.actor, counts }),
+            )
+        }
+        "release" | "reject" => {
+            let asked = ask::<ReasonRequest>(&app, asked, &[Role::Desk], &path).await?;
+            let reason = reason(&asked.body.reason)?;
+            let answer = HeldAnswer { held: target.clone()?, reason, actor: asked.actor };
+            let release = act == "release";
+            (
+                asked.request,
+                if release { Event::ReturnReleased(answer) } else { Event::ReturnRejected(answer) },
+            )
+        }
+        _ => return Err(Code::NotFound.into()),
+    };
+    let recorded = record(&app, target?.partition, request, event).await?;
+    json(recorded.status(), &recorded.accepted)
+}
+
+/// The cell whose counts a record brought, by following corrections and releases back to a return.
+async fn corrected_cell(app: &App, record: RecordId) -> Result<Cell, Problem> {
+    let mut next = record;
+    loop {
+        let found = app.engine.record(next).await.map_err(internal)?.ok_or(Code::UnknownRecord)?;
+        let back = match found.event {
+            Event::ReturnReported(reported) => return Ok(reported.cell),
+            Event::RecountReported(counted) => return Ok(counted.reported.cell),
+            Event::ReturnCorrected(correction) => correction.corrects,
+            Event::ReturnReleased(answer) => answer.held,
+            _ => return Err(Code::UnknownRecord.into()),
+        };
+        // Records name earlier ones only; one that does not was refused when it came.
+        if back >= next {
+            return Err(Code::UnknownRecord.into());
+        }
+        next = back;
+    }
+}
+
+/// `POST /api/v1/recounts`
+pub(crate) async fn post_recount(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let asked: Asked<RecountRequest> = ask(&app, (peer, headers, body), &[Role::Desk], "recounts").await?;
+    let definition = app.definition();
+    let contest = contest(&app, &asked.body.contest)?;
+    let unit = definition.unit_by_id(&asked.body.unit).ok_or_else(|| {
+        Problem::new(Code::UnknownUnit).field("/unit", format!("there is no unit `{}`", asked.body.unit))
+    })?;
+    if definition.partitions.returns > 1 && definition.unit(unit).is_some_and(|u| u.parent.is_none()) {
+        let detail = "returns have several partitions here: open a recount for each region";
+        return Err(Problem::new(Code::BadBody).field("/unit", detail).into());
+    }
+    let reason = reason(&asked.body.reason)?;
+    let event = Event::RecountOpened(RecountOpening { contest, unit, reason, actor: asked.actor });
+    let recorded = record(&app, definition.returns_partition(unit), asked.request, event).await?;
+    json(recorded.status(), &recorded.accepted)
+}
+
+/// `POST /api/v1/recounts/{record}/close`
+pub(crate) async fn post_recount_close(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<SocketAddr>,
+    Path(recount): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let path = format!("close {recount}");
+    let asked: Asked<ReasonRequest> = ask(&app, (peer, headers, body), &[Role::Desk], &path).await?;
+    let recount = record_id(&app, &recount)?;
+    let reason = reason(&asked.body.reason)?;
+    let event = Event::RecountClosed(RecountClosing { recount, reason, actor: asked.actor });
+    let recorded = record(&app, recount.partition, asked.request, event).await?;
+    json(recorded.status(), &recorded.accepted)
+}
+
+/// `POST /api/v1/contests/{id}/{close|certify|call|uncall}`
+pub(crate) async fn post_contest_act(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<SocketAddr>,
+    Path((id, act)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let asked = (peer, headers, body);
+    let path = format!("{act} {id}");
+    let (request, event) = if act == "call" {
+        let asked: Asked<CallRequest> = ask(&app, asked, &[Role::Desk], &path).await?;
+        let contest = contest(&app, &id)?;
+        let winners = winners(&app, contest, &asked.body.winners)?;
+        let reason = reason(&asked.body.reason)?;
+        (asked.request, Event::ContestCalled(ContestCall { contest, winners, reason, actor: asked.actor }))
+    } else {
+        let make = match act.as_str() {
+            "close" => Event::ContestClosed,
+            "certify" => Event::ContestCertified,
+            "uncall" => Event::ContestUncalled,
+            _ => return Err(Code::NotFound.into()),
+        };
+        let asked: Asked<ReasonRequest> = ask(&app, asked, &[Role::Desk], &path).await?;
+        let reason = reason(&asked.body.reason)?;
+        (asked.request, make(ContestAct { contest: contest(&app, &id)?, reason, actor: asked.actor }))
+    };
+    let recorded = record_everywhere(&app, request, event).await?;
+    json(recorded.status(), &recorded.accepted)
+}
+
+/// Records an act on a contest in every partition, since each folds alone; the control partition answers.
+///
+/// It comes last: a failure before it leaves an act that nobody was told of and that a retry completes.
+async fn record_everywhere(app: &App, request: RequestId, event: Event) -> Result<Recorded, Problem> {
+    if matches!(event, Event::ContestClosed(_) | Event::ContestCertified(_)) {
+        let others = app.definition().partition_ids().filter(|p| *p != PartitionId::CONTROL);
+        let drafts = others.map(|partition| {
+            let draft = Draft::new(request, &event);
+            app.engine.ingest().submit(partition, vec![draft])
+        });
+        futures_util::future::try_join_all(drafts).await.map_err(unrecorded)?;
+    }
+    record(app, PartitionId::CONTROL, request, event).await
+}
+
+fn winners(app: &App, contest: ContestId, ids: &[String]) -> Result<Choices, Problem> {
+    let contest = &app.definition().contests[contest.index()];
+    let mut winners = Choices::new();
+    for (i, id) in ids.iter().enumerate() {
+        let found = contest.selection_by_id(id).ok_or_else(|| {
+            let detail = format!("the contest has no selection `{id}`");
+            Problem::new(Code::UnknownSelection).field(format!("/winners/{i}"), detail)
+        })?;
+        winners.push(found);
+    }
+    winners.sort_unstable();
+    Ok(winners)
+}
+
+/// `GET /api/v1/held`
+pub(crate) async fn get_held(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+) -> Answer {
+    allow(&app, &headers, peer, &[Role::Desk, Role::Auditor])?;
+    let definition = app.definition();
+    let rows = app.engine.held().into_iter().map(|(record, held)| {
+        let cell = held.reported.cell;
+        let contest = &definition.contests[cell.contest.index()];
+        json!({
+            "record": record,
+            "contest": contest.id,
+            "unit": definition.units[cell.unit.index()].id,
+            "count_type": cell.count_type.as_str(),
+            "counts": canvass_protocol::api::CountsRequest::from_counts(contest, &held.reported.counts),
+            "source": held.reported.source.0,
+            "because": held_because(&held.reason),
+        })
+    });
+    json(StatusCode::OK, &json!({ "held": rows.collect::<Vec<_>>() }))
+}
+
+fn clock_value(now: Timestamp) -> serde_json::Value {
+    json!({ "now": canvass_protocol::time::format(now) })
+}
+
+/// `GET /api/v1/clock`
+pub(crate) async fn get_clock(State(app): State<Arc<App>>) -> Answer {
+    json(StatusCode::OK, &clock_value(app.engine.clock().now()))
+}
+
+/// `PUT /api/v1/clock`
+pub(crate) async fn put_clock(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let asked: Asked<ClockRequest> = ask(&app, (peer, headers, body), &[Role::Desk], "clock").await?;
+    if !app.definition().is_test {
+        return Err(Code::NotARehearsal.into());
+    }
+    let now = app.engine.clock().drive(asked.body.now).map_err(internal)?;
+    json(StatusCode::OK, &clock_value(now))
+}

@@ -1,0 +1,392 @@
+//! Results, past and present, and what led to them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use canvass_election::definition::Contest;
+use canvass_election::event::Counts;
+use canvass_election::ids::{ContestId, Timestamp, UnitId};
+use canvass_election::tally::CellValue;
+use canvass_engine::{At, Change, ChangeKind, Published, TimelineQuery};
+use canvass_protocol::api::CountsRequest;
+use canvass_protocol::document::{By, votes_value};
+use canvass_protocol::problem::{Code, Problem};
+use canvass_protocol::time;
+use serde_json::{Map, Value, json};
+
+use crate::App;
+use crate::auth::{self, KEY_PREFIX, Role};
+use crate::desk::held_because;
+use crate::edge::{Body, DocumentKey, build};
+use crate::reply::{Answer, IMMUTABLE, LIVE, json as json_answer, prepared};
+
+/// Most points of one timeline.
+const MAX_POINTS: usize = 10_000;
+/// Most rows of one page of a list.
+const MAX_ROWS: usize = 1_000;
+
+pub(crate) type Params = Query<HashMap<String, String>>;
+
+fn bad_parameter(name: &str, detail: &str) -> Problem {
+    Problem::new(Code::BadParameter).detail(format!("`{name}`: {detail}"))
+}
+
+/// Refuses parameters that mean nothing here: a misspelt one would silently answer another question.
+fn known_only(params: &HashMap<String, String>, known: &[&str]) -> Result<(), Problem> {
+    match params.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(bad_parameter(key, &format!("not known here; there are {}", known.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn contest_of(app: &App, id: &str) -> Result<ContestId, Problem> {
+    app.definition().contest_by_id(id).ok_or_else(|| Code::UnknownContest.into())
+}
+
+/// The document that `contest`, `unit` and `by` name.
+pub(crate) fn key_of(app: &App, params: &HashMap<String, String>) -> Result<DocumentKey, Problem> {
+    let definition = app.definition();
+    let contest = match (params.get("contest"), definition.contests.as_slice()) {
+        (Some(id), _) => contest_of(app, id)?,
+        (None, [_]) => ContestId(0),
+        (None, _) => return Err(bad_parameter("contest", "name one of the election's contests")),
+    };
+    let district = definition.contests[contest.index()].unit;
+    let unit = match params.get("unit") {
+        None => district,
+        Some(id) => {
+            let unit = definition.unit_by_id(id).filter(|u| definition.is_within(*u, district));
+            unit.ok_or(Code::UnknownUnit)?
+        }
+    };
+    let by = match params.get("by") {
+        None => By::Unit,
+        Some(word) => By::parse(word).ok_or_else(|| bad_parameter("by", "expected total, unit or leaf"))?,
+    };
+    Ok(DocumentKey { contest, unit, by })
+}
+
+fn at_of(text: &str) -> Result<At, Problem> {
+    if let Ok(seq) = text.parse() {
+        return Ok(At::Seq(seq));
+    }
+    let time = time::parse(text);
+    time.map(At::Time)
+        .ok_or_else(|| bad_parameter("at", "expected a moment such as 2026-11-03T20:15:00Z, or epoch:seq"))
+}
+
+/// The document of the past, from the edge's memory or from the history.
+fn past(app: &App, at: At, key: DocumentKey) -> Result<Arc<Body>, Problem> {
+    app.edge.prepared(&format!("past {at:?} {key:?}"), |_| {
+        let published: Published = app.engine.results_at(at).ok_or(Code::UnknownSnapshot)?;
+        Ok(build(&app.engine, &published, key).body)
+    })
+}
+
+/// `GET /api/v1/results`
+pub(crate) async fn get_results(
+    State(app): State<Arc<App>>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Answer {
+    known_only(&params, &["contest", "unit", "by", "at"])?;
+    let key = key_of(&app, &params)?;
+    let body = match params.get("at") {
+        None => Arc::clone(&app.edge.document(&app.engine, key).body),
+        Some(at) => past(&app, at_of(at)?, key)?,
+    };
+    Ok(prepared(&headers, &body, LIVE))
+}
+
+/// `GET /api/v1/snapshots/{epoch}:{seq}`
+pub(crate) async fn get_snapshot(
+    State(app): State<Arc<App>>,
+    Path(number): Path<String>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Answer {
+    known_only(&params, &["contest", "unit", "by"])?;
+    let seq = number.parse().map_err(|()| Code::UnknownSnapshot)?;
+    let body = past(&app, At::Seq(seq), key_of(&app, &params)?)?;
+    Ok(prepared(&headers, &body, IMMUTABLE))
+}
+
+/// `GET /api/v1/election`
+pub(crate) async fn get_election(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
+    let body = app.edge.prepared("election", |_| {
+        let value = canvass_protocol::definition::to_value(app.definition());
+        Ok::<_, Problem>(Body::new("application/json", value.to_string()))
+    })?;
+    Ok(prepared(&headers, &body, LIVE))
+}
+
+/// Milliseconds of `1s`, `500ms`, `5m` or `1h`.
+fn parse_step(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor).filter(|step| *step > 0)
+}
+
+/// `GET /api/v1/contests/{id}/timeline`
+pub(crate) async fn get_timeline(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(mut params): Params,
+    headers: HeaderMap,
+) -> Answer {
+    known_only(&params, &["unit", "step", "from", "to"])?;
+    params.insert("contest".into(), id);
+    let key = key_of(&app, &params)?;
+    let moment = |name: &str| match params.get(name) {
+        None => Ok(None),
+        Some(text) => time::parse(text).map(Some).ok_or_else(|| bad_parameter(name, "expected a moment")),
+    };
+    let step = params.get("step").map_or("1s", String::as_str);
+    let step = parse_step(step).ok_or_else(|| bad_parameter("step", "expected 250ms, 1s, 5m or the like"))?;
+    let (from, to): (Option<Timestamp>, Option<Timestamp>) = (moment("from")?, moment("to")?);
+    let name = format!("timeline {key:?} {step} {from:?} {to:?}");
+    let body = app.edge.prepared(&name, |_| {
+        let definition = app.definition();
+        let contest = &definition.contests[key.contest.index()];
+        let inside = |unit: UnitId| definition.is_within(unit, key.unit);
+        let points = app.engine.timeline(&TimelineQuery {
+            contest: key.contest,
+            selections: contest.selections.len(),
+            inside: &inside,
+            step,
+            from,
+            to,
+            limit: MAX_POINTS,
+        });
+        let truncated = points.len() == MAX_POINTS;
+        let points = points.iter().map(|p| {
+            let total = p.counts.total();
+            json!({ "time": time::format(p.time), "votes": votes_value(contest, &p.counts), "total": total })
+        });
+        let value = json!({
+            "contest": contest.id,
+            "unit": definition.units[key.unit.index()].id,
+            "step_ms": step,
+            "truncated": truncated,
+            "points": points.collect::<Vec<_>>(),
+        });
+        Ok::<_, Problem>(Body::new("application/json", value.to_string()))
+    })?;
+    Ok(prepared(&headers, &body, LIVE))
+}
+
+fn value_json(contest: &Contest, value: &CellValue) -> Value {
+    let counts = |c: &Option<Counts>| c.as_ref().map(|c| json!(CountsRequest::from_counts(contest, c)));
+    let mut map = Map::new();
+    if let Some(official) = counts(&value.official) {
+        map.insert("official".into(), official);
+    }
+    if let Some(provisional) = counts(&value.provisional) {
+        map.insert("provisional".into(), provisional);
+    }
+    map.insert("held".into(), json!(value.held));
+    Value::Object(map)
+}
+
+/// A change as the API shows it.
+fn change_json(app: &App, change: &Change) -> Value {
+    let definition = app.definition();
+    let contest = &definition.contests[change.contest.index()];
+    let mut map = Map::new();
+    map.insert("record".into(), json!(change.record));
+    map.insert("time".into(), json!(time::format(change.time)));
+    map.insert("kind".into(), json!(change.kind));
+    map.insert("contest".into(), json!(contest.id));
+    map.insert("unit".into(), json!(definition.units[change.unit.index()].id));
+    map.insert("actor".into(), json!(change.actor.0));
+    if let Some(cell) = &change.cell {
+        map.insert("count_type".into(), json!(cell.cell.count_type.as_str()));
+        map.insert("before".into(), value_json(contest, &cell.before));
+        map.insert("after".into(), value_json(contest, &cell.after));
+    }
+    if let Some(stated) = &change.stated {
+        map.insert("stated".into(), json!(CountsRequest::from_counts(contest, stated)));
+    }
+    if let Some(because) = &change.held_because {
+        map.insert("held_because".into(), json!(held_because(because)));
+    }
+    if let Some(answers) = &change.answers {
+        map.insert("answers".into(), json!(answers));
+    }
+    if let Some(reason) = &change.reason {
+        map.insert("reason".into(), json!(reason));
+    }
+    Value::Object(map)
+}
+
+/// A page of a list: `offset` and `limit` of the query, and the rows that fall into it.
+struct Page {
+    offset: usize,
+    limit: usize,
+    total: usize,
+    rows: Vec<Value>,
+}
+
+impl Page {
+    fn new(params: &HashMap<String, String>) -> Result<Self, Problem> {
+        let number = |name: &str, default| match params.get(name) {
+            None => Ok(default),
+            Some(text) => text.parse().map_err(|_| bad_parameter(name, "expected a whole number")),
+        };
+        let (offset, limit): (usize, usize) = (number("offset", 0)?, number("limit", MAX_ROWS)?);
+        Ok(Page { offset, limit: limit.min(MAX_ROWS), total: 0, rows: Vec::new() })
+    }
+
+    fn take(&mut self, row: impl FnOnce() -> Value) {
+        if self.total >= self.offset && self.rows.len() < self.limit {
+            self.rows.push(row());
+        }
+        self.total += 1;
+    }
+
+    fn body(self, name: &str) -> Arc<Body> {
+        let value = json!({ name: self.rows, "offset": self.offset, "total": self.total });
+        Body::new("application/json", value.to_string())
+    }
+}
+
+/// `GET /api/v1/corrections`
+pub(crate) async fn get_corrections(
+    State(app): State<Arc<App>>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Answer {
+    known_only(&params, &["contest", "offset", "limit"])?;
+    let contest = params.get("contest").map(|id| contest_of(&app, id)).transpose()?;
+    let mut page = Page::new(&params)?;
+    let name = format!("corrections {contest:?} {} {}", page.offset, page.limit);
+    let body = app.edge.prepared(&name, |_| {
+        app.engine.for_each_change(|change| {
+            if change.kind == ChangeKind::Corrected && contest.is_none_or(|c| c == change.contest) {
+                page.take(|| correction_json(&app, change));
+            }
+        });
+        Ok::<_, Problem>(page.body("corrections"))
+    })?;
+    Ok(prepared(&headers, &body, LIVE))
+}
+
+/// A correction: the official counts before and after, without what a correction never touches.
+fn correction_json(app: &App, change: &Change) -> Value {
+    let mut value = change_json(app, change);
+    if let Value::Object(map) = &mut value {
+        for side in ["before", "after"] {
+            if let Some(counts) = map.get_mut(side).and_then(|v| v.get_mut("official")).map(Value::take) {
+                map.insert(side.into(), counts);
+            }
+        }
+        map.remove("kind");
+        if let Some(corrects) = map.remove("answers") {
+            map.insert("corrects".into(), corrects);
+        }
+    }
+    value
+}
+
+/// `GET /api/v1/units/{id}/history`
+pub(crate) async fn get_history(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Answer {
+    known_only(&params, &["contest", "offset", "limit"])?;
+    let definition = app.definition();
+    let unit = definition.unit_by_id(&id).ok_or(Code::UnknownUnit)?;
+    let contest = params.get("contest").map(|id| contest_of(&app, id)).transpose()?;
+    let mut page = Page::new(&params)?;
+    let name = format!("history {unit:?} {contest:?} {} {}", page.offset, page.limit);
+    let body = app.edge.prepared(&name, |_| {
+        app.engine.for_each_change(|change| {
+            // What happened to a unit above happened to this one too; what happened below did not.
+            let touches =
+                change.unit == unit || change.cell.is_none() && definition.is_within(unit, change.unit);
+            if touches && contest.is_none_or(|c| c == change.contest) {
+                page.take(|| change_json(&app, change));
+            }
+        });
+        Ok::<_, Problem>(page.body("events"))
+    })?;
+    Ok(prepared(&headers, &body, LIVE))
+}
+
+/// `GET /api/v1/votes/{voter_id}`
+pub(crate) async fn get_vote(
+    State(app): State<Arc<App>>,
+    Path(voter): Path<String>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Answer {
+    known_only(&params, &["contest"])?;
+    let definition = app.definition();
+    let only = params.get("contest").map(|id| contest_of(&app, id)).transpose()?;
+    let token = auth::bearer(&headers)?.filter(|b| !b.starts_with(KEY_PREFIX));
+    if token.is_none() {
+        app.keys.require(&headers, &[Role::Auditor])?;
+    }
+    let mut votes = Vec::new();
+    let mut refused = None;
+    for (id, contest) in definition.contest_ids() {
+        if contest.voting().is_none() || only.is_some_and(|only| only != id) {
+            continue;
+        }
+        if let Some(token) = token {
+            match app.tokens.voter(token, &contest.id) {
+                Ok(subject) if subject == voter => {}
+                Ok(_) => {
+                    let detail = "a voter's token shows that voter's own vote only";
+                    return Err(Problem::new(Code::Forbidden).detail(detail).into());
+                }
+                Err(problem) => {
+                    refused = Some(problem);
+                    continue;
+                }
+            }
+        }
+        let Some(cast) = app.engine.cast(&app.secret.nullifier(&contest.id, &voter)) else { continue };
+        let selections: Vec<_> =
+            cast.choices.iter().map(|c| contest.selections[c.index()].id.as_str()).collect();
+        votes.push(json!({
+            "contest": contest.id,
+            "record": cast.record,
+            "selections": selections,
+            "votes": cast.votes,
+        }));
+    }
+    match refused {
+        Some(problem) if votes.is_empty() => Err(problem.into()),
+        _ => json_answer(StatusCode::OK, &json!({ "voter": voter, "votes": votes })),
+    }
+}
+
+/// `GET /livez`: the process answers.
+pub(crate) async fn livez() -> Response {
+    (StatusCode::OK, "ok\n").into_response()
+}
+
+/// `GET /readyz`: everything in the log has been counted, which is so before the server listens.
+pub(crate) async fn readyz() -> Response {
+    (StatusCode::OK, "ok\n").into_response()
+}
+
+/// `GET /api/openapi.json`
+pub(crate) async fn get_openapi(headers: HeaderMap) -> Response {
+    static BODY: std::sync::OnceLock<Arc<Body>> = std::sync::OnceLock::new();
+    let text: &str = include_str!("../openapi.json");
+    let body = BODY.get_or_init(|| Body::new("application/json", text));
+    prepared(&headers, body, LIVE)
+}

@@ -1,0 +1,138 @@
+//! Answers: problems, prepared bodies, and what every answer carries.
+
+use std::sync::Arc;
+
+use axum::body::Body as AxumBody;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use canvass_protocol::problem::{Code, Problem};
+use rand::RngCore;
+use serde::Serialize;
+
+use crate::edge::Body;
+
+/// For what changes with each publication.
+pub(crate) const LIVE: &str = "public, max-age=1, stale-while-revalidate=10, stale-if-error=600";
+/// For what never changes.
+pub(crate) const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+/// For answers to one person.
+pub(crate) const PRIVATE: &str = "no-store";
+
+/// Seconds after which a client that was turned away should come back.
+const RETRY_AFTER: &str = "1";
+
+/// A problem as an answer. Its body is written by [`finish`], which knows the trace id.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal(pub(crate) Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Refusal(problem)
+    }
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Refusal(code.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// What handlers answer.
+pub(crate) type Answer = Result<Response, Refusal>;
+
+/// A JSON answer that no cache keeps.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    let body = serde_json::to_vec(value).map_err(|_| Code::Internal)?;
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, PRIVATE)];
+    Ok((status, headers, body).into_response())
+}
+
+/// A prepared body, compressed where the client takes that, or 304 where it has it already.
+pub(crate) fn prepared(request: &HeaderMap, body: &Arc<Body>, cache_control: &'static str) -> Response {
+    let known = request.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let matches = known.is_some_and(|list| {
+        list.split(',')
+            .map(|tag| tag.trim().trim_start_matches("W/"))
+            .any(|tag| tag == body.etag || tag == "*")
+    });
+    let mut response = if matches {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let accepts = request.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+        let gzip = accepts.filter(|a| a.contains("gzip")).and_then(|_| body.gzip());
+        let encoded = gzip.is_some();
+        let mut response = AxumBody::from(gzip.unwrap_or_else(|| body.bytes.clone())).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(body.content_type));
+        if encoded {
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if let Ok(etag) = HeaderValue::from_str(&body.etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    response
+}
+
+/// The trace id of a request: that of its `traceparent` (W3C Trace Context), or a new one.
+fn trace_id(headers: &HeaderMap) -> String {
+    let given = headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(|v| v.split('-').nth(1));
+    match given {
+        Some(id) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id.to_owned(),
+        _ => {
+            let mut bytes = [0; 16];
+            rand::rng().fill_bytes(&mut bytes);
+            bytes.iter().map(|b| format!("{b:02x}")).collect()
+        }
+    }
+}
+
+/// Writes the body of a problem with its trace id, and what every answer carries.
+pub(crate) async fn finish(request: Request, next: Next) -> Response {
+    let traceparent = request.headers().get("traceparent").cloned();
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    if let Some(Refusal(mut problem)) = response.extensions_mut().remove::<Refusal>() {
+        let headers = traceparent.map(|v| (HeaderName::from_static("traceparent"), v));
+        let trace = trace_id(&headers.into_iter().collect());
+        if problem.status >= 500 {
+            tracing::warn!(
+                code = problem.code.as_str(),
+                path,
+                trace,
+                detail = problem.detail,
+                "a request failed"
+            );
+        }
+        problem.trace_id = Some(trace);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(PRIVATE));
+        headers.remove(header::CONTENT_LENGTH);
+        if matches!(problem.status, 429 | 503) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        if problem.status == 401 {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        *response.body_mut() = AxumBody::from(body);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

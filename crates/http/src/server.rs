@@ -1,0 +1,171 @@
+//! Routes, and connections with their limits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use canvass_protocol::problem::Code;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tower::ServiceExt;
+
+use crate::App;
+use crate::reply::{Refusal, finish};
+use crate::stream::Feeds;
+use crate::{desk, gateway, pages, reads, stream};
+
+/// A client that has not sent its request's head after this time is cut off.
+const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+/// Largest head of a request, in bytes.
+const HEAD_LIMIT: usize = 32 << 10;
+/// How long open requests may take to end when the server stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything the server answers.
+pub fn router(app: Arc<App>) -> Router {
+    let feeds = Arc::new(Feeds::default());
+    let streams = Router::new()
+        .route("/api/v1/stream", get(stream::get_stream))
+        .route("/api/v1/events", get(stream::get_events))
+        .with_state((Arc::clone(&app), feeds));
+    let reads = Router::new()
+        .route("/api/v1/election", get(reads::get_election))
+        .route("/api/v1/results", get(reads::get_results))
+        .route("/api/v1/snapshots/{number}", get(reads::get_snapshot))
+        .route("/api/v1/contests/{id}/timeline", get(reads::get_timeline))
+        .route("/api/v1/corrections", get(reads::get_corrections))
+        .route("/api/v1/units/{id}/history", get(reads::get_history))
+        .route("/api/openapi.json", get(reads::get_openapi))
+        .with_state(Arc::clone(&app))
+        .merge(streams)
+        .layer(axum::middleware::map_response(allow_other_origins));
+    let writes = Router::new()
+        .route("/api/v1/vote", post(gateway::post_vote))
+        .route("/api/v1/votes", post(gateway::post_votes))
+        .route("/api/v1/votes/{voter}", get(reads::get_vote))
+        .route("/api/v1/returns", post(desk::post_returns))
+        .route("/api/v1/returns/{record}/{act}", post(desk::post_return_act))
+        .route("/api/v1/recounts", post(desk::post_recount))
+        .route("/api/v1/recounts/{record}/returns", post(desk::post_recount_returns))
+        .route("/api/v1/recounts/{record}/close", post(desk::post_recount_close))
+        .route("/api/v1/contests/{id}/{act}", post(desk::post_contest_act))
+        .route("/api/v1/held", get(desk::get_held))
+        .route("/api/v1/clock", get(desk::get_clock).put(desk::put_clock))
+        .route("/livez", get(reads::livez))
+        .route("/readyz", get(reads::readyz))
+        .with_state(Arc::clone(&app));
+    Router::new()
+        .merge(reads)
+        .merge(writes)
+        .merge(pages::routes().with_state(app))
+        .fallback(async || Refusal::from(Code::NotFound))
+        .method_not_allowed_fallback(async || Refusal::from(Code::MethodNotAllowed))
+        .layer(axum::middleware::from_fn(finish))
+}
+
+/// Results are for everyone: any site may show them.
+async fn allow_other_origins(mut response: Response) -> Response {
+    let any = HeaderValue::from_static("*");
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+    response
+}
+
+/// Serves connections until told to stop, then lets open requests end. At most `connections` are open at a time.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    mut stop: watch::Receiver<bool>,
+) {
+    let slots = Arc::new(Semaphore::new(connections));
+    loop {
+        let accepted = tokio::select! {
+            () = stopped(&mut stop) => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: existing connections end some time.
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            tokio::spawn(turn_away(socket));
+            continue;
+        };
+        let _ = socket.set_nodelay(true);
+        tokio::spawn(connection(socket, peer, router.clone(), Slot(Arc::new(slot)), stop.clone()));
+    }
+    drop(listener);
+    let all = u32::try_from(connections).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(STOP_PATIENCE, slots.acquire_many(all)).await;
+}
+
+/// A connection's place among those that may be open. A stream keeps it when its connection is upgraded.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
+
+async fn connection(
+    socket: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    slot: Slot,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        answer(router.clone(), request, peer, slot.clone())
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_LIMIT)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    // A client that breaks off is no fault of ours, so the results are of no interest.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn answer(
+    router: Router,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    slot: Slot,
+) -> Result<Response, std::convert::Infallible> {
+    let mut request = request.map(axum::body::Body::new);
+    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(slot);
+    Ok(router.oneshot(request).await.into_response())
+}
+
+/// Tells a client that there is no room for it.
+async fn turn_away(mut socket: TcpStream) {
+    use tokio::io::AsyncWriteExt;
+    let problem = canvass_protocol::problem::Problem::new(Code::TooManyConnections);
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1";
+    let answer = format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let _ = tokio::time::timeout(HEAD_PATIENCE, socket.write_all(answer.as_bytes())).await;
+}
