@@ -1,1 +1,14 @@
-//! loadgen
+//! Drives a running Canvass from outside, through its public API alone.
+//!
+//! [`replay`] sends a recorded night, [`night`] plays a fictional one for the demo, and [`bench`] measures a
+//! server while it knows exactly what must have been counted at the end.
+
+pub mod batch;
+//BENCH
+pub mod client;
+//NIGHT
+pub mod pace;
+pub mod replay;
+
+pub use client::{Client, Error};
+pub use pace::{Pace, Stop};
