@@ -67,7 +67,9 @@ pub fn document(
     map.insert("is_test".into(), json!(definition.is_test));
     map.insert("epoch".into(), json!(stamp.seq.epoch));
     map.insert("seq".into(), json!(stamp.seq.seq));
-    map.insert("time".into(), json!(time::format(stamp.time)));
+    if stamp.time > Timestamp(0) {
+        map.insert("time".into(), json!(time::format(stamp.time)));
+    }
     let offsets = stamp.watermark.iter().map(|(p, o)| (p.to_string(), json!(o.0)));
     map.insert("watermark".into(), Value::Object(offsets.collect()));
     map.insert("selections".into(), selections_value(contest, &total));
@@ -84,7 +86,8 @@ pub fn document(
         map.insert("provisional".into(), value);
     }
     put_state(&mut map, definition, contest, results);
-    if by != By::Total {
+    // Votes are not told apart by unit.
+    if by != By::Total && contest.voting().is_none() {
         let units = listed(definition, unit, by).into_iter().map(|u| {
             let mut row = summary(definition, contest, results, u);
             let total = results.unit(u).total(selections);
