@@ -22,8 +22,8 @@ use futures_util::Stream;
 pub use file::{FileLog, OpenError, Options, Recovered, TornTail};
 pub use memory::MemoryLog;
 
-/// The largest batch a log takes.
-pub const MAX_BATCH_BYTES: usize = 4 << 20;
+/// The largest batch a log takes: room for the definition of an election with every precinct of a large country.
+pub const MAX_BATCH_BYTES: usize = 32 << 20;
 /// How many batches may wait for the writer of a log before [`AppendError::Full`].
 pub const QUEUE_BATCHES: usize = 8192;
 /// How many bytes may wait for the writer of a log before [`AppendError::Full`].

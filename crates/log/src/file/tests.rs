@@ -266,9 +266,9 @@ async fn a_full_queue_gives_the_batch_back_at_once() {
 
 #[test]
 fn a_group_has_a_limit() {
-    let queue = Queue::new(QUEUE_BATCHES, QUEUE_BYTES);
+    let queue = Queue::new(QUEUE_BATCHES, 4 * writer::GROUP_BYTES);
     for _ in 0..9 {
-        let batch = Batch { count: 1, bytes: Bytes::from(vec![0; crate::MAX_BATCH_BYTES]) };
+        let batch = Batch { count: 1, bytes: Bytes::from(vec![0; writer::GROUP_BYTES / 4]) };
         queue.push(Append { partition: P, batch, answer: oneshot::channel().0 }).unwrap();
     }
     let groups: Vec<_> = (0..3).map(|_| queue.take_group().unwrap().len()).collect();

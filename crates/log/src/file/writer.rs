@@ -17,7 +17,7 @@ use crate::follow::Tail;
 use crate::{AppendError, Batch};
 
 /// The most bytes one group commit writes. Part of the format: no torn tail is longer.
-pub(crate) const GROUP_BYTES: usize = 16 << 20;
+pub(crate) const GROUP_BYTES: usize = 34 << 20;
 const _: () = assert!(MAX_FRAME <= GROUP_BYTES);
 
 /// A batch on its way to the log.
