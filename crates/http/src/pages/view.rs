@@ -1,0 +1,279 @@
+//! A contest in a unit as the pages show it.
+
+use canvass_election::Definition;
+use canvass_election::definition::{Contest, ContestKind};
+use canvass_election::event::Counts;
+use canvass_election::ids::{ContestId, UnitId};
+use canvass_election::results::{ContestResults, ResultsStatus, leaders};
+use canvass_engine::{Published, PublishedContest};
+use canvass_protocol::definition::threshold_text;
+use serde_json::json;
+
+use super::format::{Integer, Moment, Share, list};
+use super::{colors, words};
+
+/// Which contest, in which unit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) contest: ContestId,
+    pub(super) unit: UnitId,
+}
+
+/// One selection's row.
+pub(super) struct Row<'a> {
+    pub(super) id: &'a str,
+    pub(super) name: &'a str,
+    pub(super) party: Option<&'a str>,
+    pub(super) color: String,
+    pub(super) votes: Integer,
+    pub(super) share: Share,
+    /// Votes in an open recount, and their share.
+    pub(super) recount: Option<(Integer, Share)>,
+    /// Whether it leads, or shares the lead.
+    pub(super) leading: bool,
+    pub(super) called: bool,
+}
+
+/// How many units have reported.
+pub(super) struct Reporting {
+    pub(super) done: Integer,
+    pub(super) expected: Integer,
+}
+
+/// A sentence about the state of the contest.
+pub(super) struct Note {
+    /// `lead`, or `notice` for what must not be overlooked.
+    pub(super) class: &'static str,
+    pub(super) text: String,
+}
+
+/// A contest in a unit at one publication.
+pub(super) struct View<'a> {
+    pub(super) place: Place,
+    pub(super) contest: &'a Contest,
+    pub(super) unit_id: &'a str,
+    pub(super) unit_name: &'a str,
+    pub(super) status: &'static str,
+    pub(super) rows: Vec<Row<'a>>,
+    pub(super) total: Integer,
+    /// All votes of an open recount's provisional counts.
+    pub(super) recount_total: Option<Integer>,
+    pub(super) reporting: Option<Reporting>,
+    pub(super) notes: Vec<Note>,
+    pub(super) changed: Moment,
+    pub(super) seq: u64,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(definition: &'a Definition, published: &Published, place: Place) -> Self {
+        let contest = &definition.contests[place.contest.index()];
+        let unit = &definition.units[place.unit.index()];
+        let PublishedContest { stamp, results } = &published.contests[place.contest.index()];
+        let here = results.unit(place.unit);
+        let counts = here.total(contest.selections.len());
+        let recount = results
+            .in_recount(definition, place.unit)
+            .then(|| here.provisional_total(contest.selections.len()));
+        let status = results.status(definition, contest, place.unit);
+        let reporting = contest.voting().is_none().then(|| Reporting {
+            done: Integer(here.reporting.into()),
+            expected: Integer(definition.leaves(place.unit).into()),
+        });
+        View {
+            place,
+            contest,
+            unit_id: &unit.id,
+            unit_name: &unit.name,
+            status: status.as_str(),
+            rows: rows(definition, contest, results, &counts, recount.as_ref()),
+            total: Integer(counts.total()),
+            recount_total: recount.as_ref().map(|c| Integer(c.total())),
+            reporting,
+            notes: notes(definition, contest, results, place.unit, &counts, status),
+            changed: Moment(stamp.time),
+            seq: stamp.seq.seq,
+        }
+    }
+
+    /// The page's title: the contest, and the unit where it is a part.
+    pub(super) fn title(&self) -> String {
+        if self.is_whole() {
+            self.contest.name.clone()
+        } else {
+            format!("{}: {}", self.contest.name, self.unit_name)
+        }
+    }
+
+    /// Whether the unit is the contest's own.
+    pub(super) fn is_whole(&self) -> bool {
+        self.place.unit == self.contest.unit
+    }
+
+    pub(super) fn status_text(&self) -> &'static str {
+        words::status(self.contest, self.status)
+    }
+
+    /// Every status with its text, for the live module.
+    pub(super) fn status_words(&self) -> String {
+        let words =
+            words::statuses(self.contest).iter().map(|(word, text)| ((*word).to_owned(), json!(text)));
+        serde_json::Value::Object(words.collect()).to_string()
+    }
+
+    /// Ids and names of the selections in the contest's order, for the live module.
+    pub(super) fn selection_names(&self) -> String {
+        let pairs: Vec<_> = self.contest.selections.iter().map(|s| json!([s.id, s.name])).collect();
+        json!(pairs).to_string()
+    }
+
+    /// What decides who leads, for the live module: the seats, or a measure's threshold.
+    pub(super) fn lead_rule(&self) -> String {
+        match self.contest.kind {
+            ContestKind::BallotMeasure { threshold } => threshold_text(threshold),
+            _ => format!("seats {}", self.contest.max_choices()),
+        }
+    }
+
+    pub(super) fn rule(&self) -> String {
+        words::rule(self.contest)
+    }
+
+    /// What the mark of a leading selection says.
+    pub(super) fn lead_word(&self) -> &'static str {
+        if matches!(self.contest.kind, ContestKind::BallotMeasure { .. }) {
+            return "Stands";
+        }
+        match self.status {
+            "unofficial-complete" | "certified" | "correction" => "Most votes",
+            _ => "Leading",
+        }
+    }
+
+    pub(super) fn votes_here(&self) -> bool {
+        self.contest.voting().is_some()
+    }
+}
+
+fn rows<'a>(
+    definition: &'a Definition,
+    contest: &'a Contest,
+    results: &ContestResults,
+    counts: &Counts,
+    recount: Option<&Counts>,
+) -> Vec<Row<'a>> {
+    let (total, leading) = (counts.total(), leaders(contest, counts));
+    let called = results.state.called.as_ref().map(|(_, winners)| winners);
+    let share = |counts: &Counts, i: usize, whole: u64| Share { part: counts.votes[i], whole };
+    let row = |(i, position): (usize, u16)| {
+        let selection = &contest.selections[i];
+        let party = selection.party.and_then(|p| definition.parties.get(usize::from(p)));
+        Row {
+            id: &selection.id,
+            name: &selection.name,
+            party: party.map(|p| p.name.as_str()),
+            color: colors::class(definition, selection.party, i),
+            votes: Integer(counts.votes[i]),
+            share: share(counts, i, total),
+            recount: recount.map(|c| (Integer(c.votes[i]), share(c, i, c.total()))),
+            leading: leading.iter().any(|l| l.0 == position),
+            called: called.is_some_and(|winners| winners.iter().any(|w| w.0 == position)),
+        }
+    };
+    let mut rows: Vec<Row<'a>> = (0..contest.selections.len()).zip(0..=u16::MAX).map(row).collect();
+    // A ballot keeps its order while people vote on it; so do yes and no.
+    let keeps_order = contest.voting().is_some() || matches!(contest.kind, ContestKind::BallotMeasure { .. });
+    if !keeps_order {
+        rows.sort_by_key(|row| std::cmp::Reverse(row.votes.0));
+    }
+    rows
+}
+
+fn notes(
+    definition: &Definition,
+    contest: &Contest,
+    results: &ContestResults,
+    unit: UnitId,
+    counts: &Counts,
+    status: ResultsStatus,
+) -> Vec<Note> {
+    let notice = |text: String| Note { class: "notice", text };
+    let mut notes = vec![Note { class: "lead", text: lead(contest, counts, status) }];
+    if let Some((at, winners)) = &results.state.called {
+        let names = list(words::names(contest, winners));
+        notes.push(notice(format!("Called for {names} at {}, before the count is official.", Moment(*at))));
+    }
+    if let Some(at) = results.state.certified {
+        let since = if results.state.corrected_since { " They were corrected since." } else { "" };
+        notes.push(notice(format!("Certified at {}: these results are official.{since}", Moment(at))));
+    }
+    if let (Some(at), Some(_)) = (results.state.closed, contest.voting()) {
+        notes.push(notice(format!("Voting was closed at {}.", Moment(at))));
+    }
+    for (record, place) in &results.state.recounts {
+        if !definition.is_within(unit, *place) && !definition.is_within(*place, unit) {
+            continue;
+        }
+        let name = &definition.units[place.index()].name;
+        notes.push(notice(format!(
+            "A recount is open in {name} (record {record}). The official counts stand until it ends; the counts with the recount's in their place are shown beside them."
+        )));
+    }
+    match results.unit(unit).held {
+        0 => {}
+        1 => notes.push(notice("One return waits for the desk and is not in these totals.".to_owned())),
+        n => notes.push(notice(format!(
+            "{} returns wait for the desk and are not in these totals.",
+            Integer(n.into())
+        ))),
+    }
+    notes
+}
+
+/// Who is ahead, in one sentence.
+fn lead(contest: &Contest, counts: &Counts, status: ResultsStatus) -> String {
+    let total = counts.total();
+    if total == 0 {
+        return "No votes have been counted yet.".to_owned();
+    }
+    let open = matches!(
+        status,
+        ResultsStatus::PreElection | ResultsStatus::UnofficialPartial | ResultsStatus::Recount
+    );
+    let ahead = leaders(contest, counts);
+    let names = words::names(contest, &ahead);
+    match contest.kind {
+        ContestKind::BallotMeasure { threshold } => {
+            let part = counts.votes[0];
+            let verb = if threshold.reached(part, total) { "passes" } else { "does not pass" };
+            let yet = if open { " with the votes counted so far" } else { "" };
+            let (name, share) = (&contest.selections[0].name, Share { part, whole: total });
+            format!("The measure {verb}{yet}: {name} has {share}, and needs {}.", threshold_text(threshold))
+        }
+        ContestKind::NOfM { n } => {
+            let open_seats = usize::from(n) - ahead.len();
+            let verb = if open { "In the lead" } else { "With the most votes" };
+            match (ahead.len(), open_seats) {
+                (0, _) => format!("{n} seats; a tie leaves all of them open."),
+                (_, 0) => format!("{n} seats. {verb}: {}.", list(names)),
+                (_, 1) => format!("{n} seats. {verb}: {}. A tie leaves one seat open.", list(names)),
+                (_, k) => format!("{n} seats. {verb}: {}. A tie leaves {k} seats open.", list(names)),
+            }
+        }
+        ContestKind::SingleChoice | ContestKind::AudiencePoll => single_lead(counts, &names, open),
+    }
+}
+
+fn single_lead(counts: &Counts, names: &[&str], open: bool) -> String {
+    let mut votes = counts.votes.clone();
+    votes.sort_unstable_by(|a, b| b.cmp(a));
+    let (first, second) = (votes.first().copied().unwrap_or(0), votes.get(1).copied().unwrap_or(0));
+    match names {
+        [only] => {
+            let share = Share { part: first, whole: counts.total() };
+            let verb = if open { "leads with" } else { "has the most votes:" };
+            let plural = if first - second == 1 { "vote" } else { "votes" };
+            format!("{only} {verb} {share}, {} {plural} ahead.", Integer(first - second))
+        }
+        _ => format!("{} are tied with {} votes each.", list(names.iter().copied()), Integer(first)),
+    }
+}
