@@ -32,6 +32,11 @@ pub struct LineAnswer {
 }
 
 impl LineAnswer {
+    /// An answer with nothing but its status.
+    pub(crate) fn of_status(status: u16) -> Self {
+        LineAnswer { line: 1, status, receipt: None, outcome: None, held_because: None, problem: None }
+    }
+
     /// The receipt and outcome of a line that was recorded; anything else is an error about `what`.
     pub fn accepted(self, what: impl FnOnce() -> String) -> Result<Accepted, Error> {
         match (self.receipt, self.outcome) {

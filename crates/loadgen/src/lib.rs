@@ -4,7 +4,7 @@
 //! server while it knows exactly what must have been counted at the end.
 
 pub mod batch;
-//BENCH
+pub mod bench;
 pub mod client;
 //NIGHT
 pub mod pace;
