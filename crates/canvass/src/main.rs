@@ -1,6 +1,7 @@
 //! The binary: every role and tool of Canvass behind one command.
 
 mod config;
+mod digest;
 mod keys;
 mod serve;
 
@@ -26,6 +27,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Check a definition file and name every fault at once
     Check(CheckArgs),
+    /// Count a folder's whole log again and print the digest of each partition
+    Digest(digest::DigestArgs),
     /// API keys of sources, collectors, the desk and auditors
     #[command(subcommand)]
     Key(keys::KeyCommand),
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => on_runtime(serve::run(args)),
         Command::Check(args) => check(&args),
+        Command::Digest(args) => on_runtime(digest::run(args)),
         Command::Key(command) => keys::key(&command),
         Command::Token(command) => keys::token(&command),
     };

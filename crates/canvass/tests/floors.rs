@@ -17,7 +17,8 @@ const FLOORS: &[(&str, u32)] = &[
 #[test]
 fn imports_go_strictly_downward() {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new(cargo).args(["metadata", "--format-version", "1", "--no-deps"]).output().unwrap();
+    let output =
+        Command::new(cargo).args(["metadata", "--format-version", "1", "--no-deps"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let floor = |name: &str| FLOORS.iter().find(|(n, _)| *n == name).map(|(_, f)| *f);

@@ -82,7 +82,12 @@ pub(crate) fn read_publications(path: &Path) -> io::Result<Vec<Publication>> {
     };
     let mut publications = Vec::new();
     for line in BufReader::new(file).split(b'\n') {
-        match serde_json::from_slice(&line?) {
+        let line = line?;
+        // Each start ends the line before it, which most often was whole.
+        if line.is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(&line) {
             Ok(publication) => publications.push(publication),
             Err(error) => {
                 tracing::warn!(%error, "a line of the list of publications is not whole; it is left out")

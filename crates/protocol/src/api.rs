@@ -201,6 +201,13 @@ impl CountsRequest {
                 fault(format!("{at}/{name}"), format!("is above the limit of {MAX_COUNT}"));
             }
         }
+        let sum = self.votes.values().fold(0u64, |sum, n| sum.saturating_add(*n));
+        if faults.is_empty() && sum > MAX_COUNT {
+            faults.push(FieldFault {
+                pointer: format!("{at}/votes"),
+                detail: format!("the votes together are above the limit of {MAX_COUNT}"),
+            });
+        }
         if faults.is_empty() {
             let votes = contest.selections.iter().map(|s| self.votes.get(&s.id).copied().unwrap_or(0));
             let (overvotes, undervotes, ballots) = (self.overvotes, self.undervotes, self.ballots);
