@@ -192,10 +192,8 @@ impl<L: Log> Batcher<L> {
             Ok(_) => {}
             Err(AppendError::Full(_)) => self.waiting.refuse(tag, &IngestError::Overloaded),
             Err(AppendError::Closed(_)) => self.waiting.refuse(tag, &IngestError::Stopping),
-            Err(error) => {
-                tracing::error!(partition = %self.partition, %error, "a batch was not recorded");
-                self.waiting.refuse(tag, &IngestError::Log(error.to_string()));
-            }
+            // The log itself says so when it begins to fail and when it is over.
+            Err(error) => self.waiting.refuse(tag, &IngestError::Log(error.to_string())),
         }
     }
 }

@@ -109,7 +109,8 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     if let Some(Refusal(mut problem)) = response.extensions_mut().remove::<Refusal>() {
         let headers = traceparent.map(|v| (HeaderName::from_static("traceparent"), v));
         let trace = trace_id(&headers.into_iter().collect());
-        if problem.status >= 500 {
+        // A 503 turns work away, which the limits and the log have said already.
+        if problem.status == 500 {
             tracing::warn!(
                 code = problem.code.as_str(),
                 path,

@@ -123,6 +123,9 @@ pub(crate) struct Writer {
     /// A new segment was begun and is not yet durable. Nothing may go to the old one any more: the new one
     /// may be on disk already, under the sequence number it begins with.
     owes_segment: bool,
+    /// The last group could not be written. Said once when it begins and once when it is over: a full disk
+    /// refuses thousands of groups a second.
+    failing: bool,
     buffer: Vec<u8>,
 }
 
@@ -143,6 +146,7 @@ impl Writer {
             sequence,
             owes_roll_back: false,
             owes_segment: false,
+            failing: false,
             buffer: Vec::new(),
         }
     }
@@ -156,6 +160,9 @@ impl Writer {
     pub(crate) fn commit(&mut self, group: Vec<Append>) {
         match self.write(&group) {
             Ok(frames) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the journal can be written again");
+                }
                 self.publish(&frames);
                 for (append, (frame, _)) in group.into_iter().zip(frames) {
                     // Whoever appended may have stopped waiting.
@@ -163,7 +170,9 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, batches = group.len(), "the journal could not be written");
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "the journal cannot be written; nothing is acknowledged until it can");
+                }
                 self.try_roll_back();
                 let source = Arc::new(error);
                 for Append { batch, answer, .. } in group {
