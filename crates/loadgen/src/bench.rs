@@ -43,14 +43,13 @@ impl fmt::Display for Latency {
 pub(crate) struct Meter(Mutex<Histogram<u64>>);
 
 impl Meter {
-    /// Three significant digits, of any duration.
+    /// Three significant digits, of durations up to an hour.
     const DIGITS: u8 = 3;
+    const LONGEST_US: u64 = 3_600_000_000;
 
     pub(crate) fn new() -> Self {
-        // The only fault there can be is a number of digits above 5.
-        Meter(Mutex::new(
-            Histogram::new(Self::DIGITS).unwrap_or_else(|_| unreachable!("3 digits are allowed")),
-        ))
+        let histogram = Histogram::new_with_max(Self::LONGEST_US, Self::DIGITS);
+        Meter(Mutex::new(histogram.unwrap_or_else(|e| unreachable!("the bounds are good: {e}"))))
     }
 
     pub(crate) fn record(&self, duration: Duration, times: u64) {
@@ -124,9 +123,9 @@ mod tests {
     fn a_meter_tells_the_quantiles() {
         let meter = Meter::new();
         meter.record(Duration::from_micros(100), 990);
-        meter.record(Duration::from_millis(2), 10);
+        meter.record(Duration::from_millis(2_000), 10);
         let latency = meter.latency();
-        assert_eq!((latency.p50_us, latency.p99_us, latency.p999_us / 10), (100, 100, 200));
+        assert_eq!((latency.p50_us, latency.p99_us, latency.p999_us / 10_000), (100, 100, 200));
         assert_eq!(Latency { p50_us: 1_050, ..latency }.to_string().split(',').next(), Some("p50 1.050 ms"));
         assert_eq!(per_second(500, Duration::from_millis(250)), 2_000);
     }
