@@ -58,8 +58,7 @@ fn check_environment(command: &Command) -> Result<(), String> {
     known.push("CANVASS_LOG".to_owned());
     for (name, _) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|n| n.starts_with(PREFIX)) else { continue };
-        // Where the tests find their data and the binary; never an option.
-        if !known.iter().any(|k| k == name) && !matches!(name, "CANVASS_DATA_DIR" | "CANVASS_BIN") {
+        if !known.iter().any(|k| k == name) {
             return Err(format!(
                 "the environment has {name}, which is no option{}",
                 did_you_mean(name, &known)

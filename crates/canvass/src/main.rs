@@ -4,7 +4,9 @@ mod config;
 mod digest;
 mod keys;
 mod serve;
+mod tools;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,6 +29,12 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Check a definition file and name every fault at once
     Check(CheckArgs),
+    /// Send a recorded night to a running server
+    #[command(subcommand)]
+    Replay(tools::ReplayCommand),
+    /// Measure a running server, and check that it counted exactly
+    #[command(subcommand)]
+    Bench(tools::BenchCommand),
     /// Count a folder's whole log again and print the digest of each partition
     Digest(digest::DigestArgs),
     /// API keys of sources, collectors, the desk and auditors
@@ -58,10 +66,16 @@ fn main() -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("CANVASS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let outcome = match cli.command {
         Command::Serve(args) => on_runtime(serve::run(args)),
         Command::Check(args) => check(&args),
+        Command::Replay(command) => on_runtime(tools::replay(command)),
+        Command::Bench(command) => on_runtime(tools::bench(command)),
         Command::Digest(args) => on_runtime(digest::run(args)),
         Command::Key(command) => keys::key(&command),
         Command::Token(command) => keys::token(&command),

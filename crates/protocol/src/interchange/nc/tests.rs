@@ -5,13 +5,13 @@ use crate::definition::{from_value, to_value};
 
 /// The real feed; a test that cannot read it fails, since the feed is part of what must be shown.
 fn feed_text() -> String {
-    let folder = std::env::var_os("CANVASS_DATA").map_or_else(
+    let folder = std::env::var_os("CANVASS_TEST_DATA").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
         PathBuf::from,
     );
     let path = folder.join("nc2020/NC_precincts_timeseries_2020.csv.gz");
     let file = std::fs::File::open(&path)
-        .unwrap_or_else(|e| panic!("{} is needed ({e}); set CANVASS_DATA to its folder", path.display()));
+        .unwrap_or_else(|e| panic!("{} is needed ({e}); set CANVASS_TEST_DATA to its folder", path.display()));
     let mut text = String::new();
     flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap();
     text
