@@ -45,8 +45,7 @@ pub(super) struct Line<'a> {
     pub(super) dash: usize,
     pub(super) path: String,
     pub(super) votes: Integer,
-    /// Where the line ends and where its name stands, in percent from the top.
-    pub(super) end: String,
+    /// Where its sign and name stand, in percent from the top.
     pub(super) label: String,
 }
 
@@ -128,16 +127,7 @@ impl<'a> Chart<'a> {
                 let path = path(&points, *i, top);
                 let label = tenths(labels.place(end));
                 let (name, color) = (row.name, row.color.as_str());
-                Line {
-                    name,
-                    color,
-                    sign: SIGNS[n],
-                    dash: n,
-                    path,
-                    votes: Integer(votes),
-                    end: tenths(end),
-                    label,
-                }
+                Line { name, color, sign: SIGNS[n], dash: n, path, votes: Integer(votes), label }
             })
             .collect();
         let lines = (0..).map(|k| k * gap).take_while(|votes| *votes <= top);

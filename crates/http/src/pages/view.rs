@@ -3,7 +3,7 @@
 use canvass_election::Definition;
 use canvass_election::definition::{Contest, ContestKind};
 use canvass_election::event::Counts;
-use canvass_election::ids::{ContestId, UnitId};
+use canvass_election::ids::{ContestId, Timestamp, UnitId};
 use canvass_election::results::{ContestResults, ResultsStatus, leaders};
 use canvass_engine::{Published, PublishedContest};
 use canvass_protocol::definition::threshold_text;
@@ -45,6 +45,8 @@ pub(super) struct Note {
     /// `lead`, or `notice` for what must not be overlooked.
     pub(super) class: &'static str,
     pub(super) text: String,
+    /// The same in a few words, for the overview.
+    pub(super) short: String,
 }
 
 /// A contest in a unit at one publication.
@@ -138,10 +140,22 @@ impl<'a> View<'a> {
         words::rule(self.contest)
     }
 
-    /// What the mark of a leading selection says.
-    pub(super) fn lead_word(&self) -> &'static str {
+    /// What the ballot asks of the voter.
+    pub(super) fn task(&self) -> String {
+        match self.contest.max_choices() {
+            1 => "Choose one.".to_owned(),
+            n => format!("Choose up to {n}."),
+        }
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed.0 != Timestamp(0)
+    }
+
+    /// What the mark of this selection says when it leads.
+    pub(super) fn lead_word(&self, row: &Row<'_>) -> &'static str {
         if matches!(self.contest.kind, ContestKind::BallotMeasure { .. }) {
-            return "Stands";
+            return if row.id == self.contest.selections[0].id { "Passes" } else { "Prevails" };
         }
         match self.status {
             "unofficial-complete" | "certified" | "correction" => "Most votes",
@@ -196,36 +210,38 @@ fn notes(
     counts: &Counts,
     status: ResultsStatus,
 ) -> Vec<Note> {
-    let notice = |text: String| Note { class: "notice", text };
-    let mut notes = vec![Note { class: "lead", text: lead(contest, counts, status) }];
+    let notice = |short: String, text: String| Note { class: "notice", text, short };
+    let lead = lead(contest, counts, status);
+    let mut notes = vec![Note { class: "lead", short: lead.clone(), text: lead }];
     if let Some((at, winners)) = &results.state.called {
         let names = list(words::names(contest, winners));
-        notes.push(notice(format!("Called for {names} at {}, before the count is official.", Moment(*at))));
+        let text = format!("Called for {names} at {}, before the count is official.", Moment(*at));
+        notes.push(notice(format!("Called for {names}."), text));
     }
     if let Some(at) = results.state.certified {
         let since = if results.state.corrected_since { " They were corrected since." } else { "" };
-        notes.push(notice(format!("Certified at {}: these results are official.{since}", Moment(at))));
+        let text = format!("Certified at {}: these results are official.{since}", Moment(at));
+        notes.push(notice(format!("Certified.{since}"), text));
     }
     if let (Some(at), Some(_)) = (results.state.closed, contest.voting()) {
-        notes.push(notice(format!("Voting was closed at {}.", Moment(at))));
+        notes.push(notice("Voting is closed.".to_owned(), format!("Voting was closed at {}.", Moment(at))));
     }
     for (record, place) in &results.state.recounts {
         if !definition.is_within(unit, *place) && !definition.is_within(*place, unit) {
             continue;
         }
         let name = &definition.units[place.index()].name;
-        notes.push(notice(format!(
+        let short = format!("A recount is open in {name}.");
+        notes.push(notice(short, format!(
             "A recount is open in {name} (record {record}). The official counts stand until it ends; the counts with the recount's in their place are shown beside them."
         )));
     }
-    match results.unit(unit).held {
-        0 => {}
-        1 => notes.push(notice("One return waits for the desk and is not in these totals.".to_owned())),
-        n => notes.push(notice(format!(
-            "{} returns wait for the desk and are not in these totals.",
-            Integer(n.into())
-        ))),
-    }
+    let (held, wait) = match results.unit(unit).held {
+        0 => return notes,
+        1 => ("One return".to_owned(), "waits for the desk and is"),
+        n => (format!("{} returns", Integer(n.into())), "wait for the desk and are"),
+    };
+    notes.push(notice(format!("{held} held."), format!("{held} {wait} not in these totals.")));
     notes
 }
 

@@ -54,7 +54,7 @@ pub(super) fn count_type(count_type: CountItemType) -> &'static str {
 pub(super) fn rule(contest: &Contest) -> String {
     match contest.kind {
         ContestKind::SingleChoice => "One choice; the most votes win.".to_owned(),
-        ContestKind::AudiencePoll => "Audience poll; one choice.".to_owned(),
+        ContestKind::AudiencePoll => "Audience poll; the most votes win.".to_owned(),
         ContestKind::NOfM { n } => format!("Up to {n} choices; the {n} with the most votes win."),
         ContestKind::BallotMeasure { threshold } => {
             format!("Ballot measure; it passes with {} of the votes.", threshold_text(threshold))
