@@ -6,7 +6,7 @@
 pub mod batch;
 pub mod bench;
 pub mod client;
-//NIGHT
+pub mod night;
 pub mod pace;
 pub mod replay;
 
