@@ -36,9 +36,16 @@ pub(super) fn split(rng: &mut StdRng, total: u64, weights: &[f64], noise: f64) -
     let weights: Vec<f64> = weights.iter().map(|w| (w * (1.0 + noise * bell(rng))).max(0.002)).collect();
     let sum: f64 = weights.iter().sum();
     let mut parts: Vec<u64> = weights.iter().map(|w| part(total, w / sum)).collect();
-    let given: u64 = parts.iter().sum();
-    if let Some(first) = parts.first_mut() {
-        *first += total.saturating_sub(given);
+    // What rounding left over falls to anyone by chance, as the weights have it.
+    for _ in parts.iter().sum::<u64>()..total {
+        let mut left = rng.random::<f64>() * sum;
+        let lucky = weights.iter().position(|w| {
+            left -= w;
+            left <= 0.0
+        });
+        if let Some(lucky) = parts.get_mut(lucky.unwrap_or(0)) {
+            *lucky += 1;
+        }
     }
     parts
 }
