@@ -1,6 +1,7 @@
 //! The binary: every role and tool of Canvass behind one command.
 
 mod config;
+mod demo;
 mod digest;
 mod keys;
 mod serve;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Count an election: take votes and returns in, show results
     Serve(serve::ServeArgs),
+    /// Watch a fictional night and a live vote; nothing is kept
+    Demo(demo::DemoArgs),
     /// Check a definition file and name every fault at once
     Check(CheckArgs),
     /// Send a recorded night to a running server
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match cli.command {
         Command::Serve(args) => on_runtime(serve::run(args)),
+        Command::Demo(args) => on_runtime(demo::run(args)),
         Command::Check(args) => check(&args),
         Command::Replay(command) => on_runtime(tools::replay(command)),
         Command::Bench(command) => on_runtime(tools::bench(command)),
