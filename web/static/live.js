@@ -19,7 +19,7 @@ const BACKOFF = { first: 500, most: 30000 };
 /** How long a connection may be gone before the page says so. */
 const QUIET = 1500;
 /** Failed attempts after which the next kind of connection is tried. */
-const PATIENCE = 3;
+const PATIENCE = 2;
 const NONE = "–";
 const PERCENT = "\u202f%";
 
@@ -320,6 +320,7 @@ async function connect(query, follower) {
     if (failures >= PATIENCE && (await reachable())) {
       kind = (kind + 1) % kinds.length;
       failures = 0;
+      wait = BACKOFF.first;
     }
     if (performance.now() - before > BACKOFF.most) wait = BACKOFF.first;
     await pause(wait * (0.5 + Math.random()));

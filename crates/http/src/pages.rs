@@ -21,7 +21,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use canvass_engine::Published;
 use canvass_protocol::problem::Code;
 
@@ -45,7 +45,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/units/{id}", get(history::unit))
         .route("/static/{file}", get(assets::file))
         .route("/favicon.ico", get(assets::favicon))
-        .fallback(not_found)
+        .route("/{*rest}", any(not_found))
         .layer(axum::middleware::map_response(with_headers))
 }
 
