@@ -253,21 +253,31 @@ impl Tally {
     pub fn apply(&mut self, record: &Record) -> Outcome {
         debug_assert_eq!(record.id.partition, self.partition);
         self.end = record.id.offset.next();
-        let definition = match (&self.definition, &record.event) {
-            (None, Event::ElectionDefined(definition)) => return self.define(definition),
-            (None, _) => return Outcome::Rejected(Reason::NotDefined),
-            (Some(_), Event::ElectionDefined(_)) => return Outcome::Rejected(Reason::AlreadyDefined),
-            (Some(definition), _) => Arc::clone(definition),
+        // Taken out while it is read, and put back below: cloning it would cost an atomic count for every vote.
+        let Some(definition) = self.definition.take() else {
+            return match &record.event {
+                Event::ElectionDefined(definition) => self.define(definition),
+                _ => Outcome::Rejected(Reason::NotDefined),
+            };
         };
+        let outcome = self.apply_defined(&definition, record);
+        self.definition = Some(definition);
+        outcome
+    }
+
+    fn apply_defined(&mut self, definition: &Definition, record: &Record) -> Outcome {
+        if let Event::ElectionDefined(_) = record.event {
+            return Outcome::Rejected(Reason::AlreadyDefined);
+        }
         // The definition's own time says when counting was prepared; the count's time starts after it.
         self.time = self.time.max(record.time);
         if let Event::VoteCast(vote) = &record.event {
-            return self.cast_vote(&definition, record, vote);
+            return self.cast_vote(definition, record, vote);
         }
         if let Some(first) = self.returns.requests.get(&record.request) {
             return Outcome::Duplicate { first: *first };
         }
-        let outcome = match self.apply_returns(&definition, record) {
+        let outcome = match self.apply_returns(definition, record) {
             Ok(delta) => Outcome::Counted(delta),
             Err(returns::Refusal::Held(reason)) => Outcome::Held(reason),
             Err(returns::Refusal::Rejected(reason)) => Outcome::Rejected(reason),

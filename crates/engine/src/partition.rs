@@ -135,7 +135,7 @@ impl Partition {
 
     /// Folds one batch. Verdicts are worked out only for a batch that somebody waits for.
     fn fold(&self, entry: &Entry, waiting: &Waiting) -> Result<(), String> {
-        let reader = BatchReader::new(entry.batch.bytes.clone());
+        let reader = BatchReader::new(&entry.batch.bytes);
         let reader = reader.map_err(|e| format!("{}, batch {}: {e}", entry.partition, entry.offset))?;
         let tag = reader.tag;
         let waited_for = waiting.waits(tag);

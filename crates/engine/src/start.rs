@@ -75,7 +75,7 @@ pub async fn stored_definition<L: Log>(log: &L) -> Result<Option<Definition>, St
 }
 
 fn record_of(entry: &Entry, position: usize) -> Result<Option<Record>, String> {
-    let reader = BatchReader::new(entry.batch.bytes.clone()).map_err(|e| e.to_string())?;
+    let reader = BatchReader::new(&entry.batch.bytes).map_err(|e| e.to_string())?;
     let record = reader.records(entry.partition, entry.offset).nth(position);
     record.transpose().map_err(|e| e.to_string())
 }
@@ -141,9 +141,13 @@ impl Engine {
         let mut tasks = Vec::new();
         let mut partitions = BTreeMap::new();
         let mut ends = Vec::new();
-        for id in definition.partition_ids() {
+        let loading = definition.partition_ids().map(|id| {
+            let folder = snapshots.clone();
+            (id, tokio::task::spawn_blocking(move || folder.and_then(|folder| snapshot::load(&folder, id))))
+        });
+        for (id, loading) in loading.collect::<Vec<_>>() {
             let end = log.end(id).await?;
-            let snapshot = snapshots.as_deref().and_then(|folder| snapshot::load(folder, id));
+            let snapshot = loading.await.map_err(|e| StartError::Decode(e.to_string()))?;
             let snapshot = snapshot.filter(|s| s.tally.end() <= end);
             let marks = publications.iter().filter_map(|p| p.watermark.get(&id).copied());
             let mut marks: Vec<Offset> = marks.collect();

@@ -113,15 +113,15 @@ impl BatchBuilder {
 
 /// A batch's tag and its records' bytes.
 #[derive(Debug, Clone)]
-pub struct BatchReader {
+pub struct BatchReader<'a> {
     /// By which a gateway knows its own batches.
     pub tag: u64,
-    rest: Bytes,
+    rest: &'a [u8],
 }
 
-impl BatchReader {
+impl<'a> BatchReader<'a> {
     /// Reads the tag of a batch.
-    pub fn new(mut bytes: Bytes) -> Result<Self, DecodeError> {
+    pub fn new(mut bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let tag = bytes.try_get_u64_le().map_err(|_| DecodeError::Short)?;
         Ok(BatchReader { tag, rest: bytes })
     }
@@ -131,25 +131,28 @@ impl BatchReader {
         self,
         partition: PartitionId,
         offset: Offset,
-    ) -> impl Iterator<Item = Result<Record, DecodeError>> {
+    ) -> impl Iterator<Item = Result<Record, DecodeError>> + use<'a> {
         (0u32..)
             .zip(self)
-            .map(move |(position, bytes)| decode(RecordId { partition, offset, position }, &bytes?))
+            .map(move |(position, bytes)| decode(RecordId { partition, offset, position }, bytes?))
     }
 }
 
-impl Iterator for BatchReader {
-    type Item = Result<Bytes, DecodeError>;
+impl<'a> Iterator for BatchReader<'a> {
+    type Item = Result<&'a [u8], DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
         }
         let length = self.rest.try_get_u32_le().ok().and_then(|l| usize::try_from(l).ok());
-        match length {
-            Some(length) if length <= self.rest.len() => Some(Ok(self.rest.split_to(length))),
-            _ => {
-                self.rest.clear();
+        match length.and_then(|length| self.rest.split_at_checked(length)) {
+            Some((record, rest)) => {
+                self.rest = rest;
+                Some(Ok(record))
+            }
+            None => {
+                self.rest = &[];
                 Some(Err(DecodeError::Short))
             }
         }
@@ -236,7 +239,8 @@ mod tests {
                 choices: choices.iter().map(|c| SelectionId(*c)).collect(),
             })).collect();
             let drafts: Vec<Draft> = events.iter().map(|e| Draft::new(RequestId([5; 16]), e)).collect();
-            let reader = BatchReader::new(batch(tag, time, &drafts)).unwrap();
+            let bytes = batch(tag, time, &drafts);
+            let reader = BatchReader::new(&bytes).unwrap();
             prop_assert_eq!(reader.tag, tag);
             let records: Vec<Record> =
                 reader.records(PLACE.partition, PLACE.offset).collect::<Result<_, _>>().unwrap();
@@ -250,7 +254,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_decoding_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(reader) = BatchReader::new(Bytes::from(bytes)) {
+            if let Ok(reader) = BatchReader::new(&bytes) {
                 let _ = reader.records(PLACE.partition, PLACE.offset).count();
             }
         }

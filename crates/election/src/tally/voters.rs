@@ -32,7 +32,7 @@ impl Hasher for FirstBytes {
 type Keyed = BuildHasherDefault<FirstBytes>;
 
 /// A voter's standing vote, packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Standing {
     /// The first half of the request id; within one voter's requests, that is unique enough to tell two apart.
     request: u64,
@@ -56,6 +56,7 @@ pub struct Cast {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Voters {
+    #[serde(with = "packed")]
     standing: HashMap<Nullifier, Standing, Keyed>,
     /// Requests of voters who may vote again, so that a late retry of an older vote is known; by [`own_request`].
     requests: HashMap<RequestId, (Offset, u32), Keyed>,
@@ -69,6 +70,72 @@ pub(super) enum Admission {
     Replaces(Choices),
     Duplicate(RecordId),
     Refused(Reason),
+}
+
+/// The table of voters as one run of bytes in a snapshot: field by field, millions of voters would take long.
+mod packed {
+    use std::collections::HashMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{ContestId, Keyed, Nullifier, Offset, Standing};
+
+    /// 16 bytes of nullifier, then request 8, offset 8, position 4, choices 4, votes 4, contest 2, little-endian.
+    const ENTRY: usize = 46;
+
+    pub(super) fn serialize<S: Serializer>(
+        table: &HashMap<Nullifier, Standing, Keyed>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::with_capacity(table.len() * ENTRY);
+        for (nullifier, standing) in table {
+            bytes.extend(nullifier.0);
+            bytes.extend(standing.request.to_le_bytes());
+            bytes.extend(standing.offset.0.to_le_bytes());
+            bytes.extend(standing.position.to_le_bytes());
+            bytes.extend(standing.choices.to_le_bytes());
+            bytes.extend(standing.votes.to_le_bytes());
+            bytes.extend(standing.contest.0.to_le_bytes());
+        }
+        s.serialize_bytes(&bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<HashMap<Nullifier, Standing, Keyed>, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(d)?;
+        let (entries, rest) = bytes.as_chunks::<ENTRY>();
+        if !rest.is_empty() {
+            return Err(serde::de::Error::custom("the table of voters is not whole"));
+        }
+        let mut table = HashMap::with_capacity_and_hasher(entries.len(), Keyed::default());
+        table.extend(entries.iter().map(read));
+        Ok(table)
+    }
+
+    fn read(entry: &[u8; ENTRY]) -> (Nullifier, Standing) {
+        let mut rest = entry.as_slice();
+        let nullifier = Nullifier(take(&mut rest));
+        let standing = Standing {
+            request: u64::from_le_bytes(take(&mut rest)),
+            offset: Offset(u64::from_le_bytes(take(&mut rest))),
+            position: u32::from_le_bytes(take(&mut rest)),
+            choices: u32::from_le_bytes(take(&mut rest)),
+            votes: u32::from_le_bytes(take(&mut rest)),
+            contest: ContestId(u16::from_le_bytes(take(&mut rest))),
+        };
+        (nullifier, standing)
+    }
+
+    /// The next bytes of an entry, which is long enough for all of its fields.
+    fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+        let mut field = [0; N];
+        if let Some((first, after)) = rest.split_first_chunk() {
+            field = *first;
+            *rest = after;
+        }
+        field
+    }
 }
 
 /// Ids of combinations start above every single selection's number.

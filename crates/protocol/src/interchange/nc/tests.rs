@@ -10,8 +10,9 @@ fn feed_text() -> String {
         PathBuf::from,
     );
     let path = folder.join("nc2020/NC_precincts_timeseries_2020.csv.gz");
-    let file = std::fs::File::open(&path)
-        .unwrap_or_else(|e| panic!("{} is needed ({e}); set CANVASS_TEST_DATA to its folder", path.display()));
+    let file = std::fs::File::open(&path).unwrap_or_else(|e| {
+        panic!("{} is needed ({e}); set CANVASS_TEST_DATA to its folder", path.display())
+    });
     let mut text = String::new();
     flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap();
     text
