@@ -17,7 +17,9 @@ use crate::event::{Cell, Choices, ContestAct, ContestCall, Counts, Event, Record
 use crate::ids::{ContestId, Nullifier, Offset, PartitionId, RecordId, Timestamp, UnitId};
 
 pub use digest::Digest;
-pub use returns::{HeldReturn, HoldReason, REPLAY_MINIMUM, Remembered, UNITS_FOR_PARENT_RULE};
+pub use returns::{
+    DOUBLING_ODDS, HeldReturn, HoldReason, REPLAY_ODDS, Remembered, UNITS_FOR_PARENT_RULE, odds,
+};
 pub use voters::Cast;
 use voters::{Admission, Voters};
 

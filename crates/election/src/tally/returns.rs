@@ -11,9 +11,19 @@ use crate::event::{
 };
 use crate::ids::{ContestId, RecordId, RequestId, UnitId};
 
-/// Votes from which two equal payloads, or an exact doubling, are no coincidence. In the North Carolina
-/// night of 2020 the largest coincidence among 5,796 returns has 133 votes.
-pub const REPLAY_MINIMUM: u64 = 300;
+/// From these [`odds`] on, an exact doubling, or a row equal to a parent's sum, is no coincidence: among a hundred
+/// thousand honest returns about one would be held.
+pub const DOUBLING_ODDS: u128 = 100_000;
+
+/// From these [`odds`] on, the numbers of another unit are no coincidence. The line is higher, since a return is
+/// compared with every unit's: a hundred thousand units make five billion pairs.
+pub const REPLAY_ODDS: u128 = 10_000_000_000;
+
+/// How many different returns are about as likely as this one: the product of its votes, since a number of a
+/// size of *n* may well have been any of some *n* others. 300 and 400 votes give 120,000.
+pub fn odds(counts: &Counts) -> u128 {
+    counts.votes.iter().fold(1, |product, votes| product.saturating_mul(u128::from(*votes).max(1)))
+}
 
 /// Units that must have reported before a row equal to their sum is taken for a parent's total.
 pub const UNITS_FOR_PARENT_RULE: usize = 3;
@@ -157,7 +167,7 @@ impl Returns {
             self.standing.remove(&before.record);
         }
         self.standing.insert(*record, cell);
-        if counts.total() >= REPLAY_MINIMUM {
+        if odds(&counts) >= REPLAY_ODDS {
             let payload = (cell.contest, cell.count_type, counts.votes.clone());
             self.payloads.entry(payload).or_insert((cell.unit, *record));
         }
@@ -390,11 +400,11 @@ impl Tally {
                 return None;
             }
             let twice = counts.votes.iter().zip(&standing.counts.votes).all(|(now, then)| *now == 2 * then);
-            if twice && total >= REPLAY_MINIMUM {
+            if twice && odds(counts) >= DOUBLING_ODDS {
                 return Some(HoldReason::Doubling { standing: standing.record });
             }
         }
-        if total < REPLAY_MINIMUM {
+        if odds(counts) < DOUBLING_ODDS {
             return None;
         }
         if let Some(unit) = self.parent_with_total(definition, cell, counts) {

@@ -340,11 +340,11 @@ impl Naive {
                 return None;
             }
             let doubled: Vec<u64> = before.counts.votes.iter().map(|n| 2 * n).collect();
-            if counts.votes == doubled && total >= 300 {
+            if counts.votes == doubled && chance(counts) >= 100_000.0 {
                 return Some(HoldReason::Doubling { standing: before.record });
             }
         }
-        if total < 300 {
+        if chance(counts) < 100_000.0 {
             return None;
         }
         self.parent_total(&standing, reported).or_else(|| self.replayed(reported))
@@ -376,6 +376,9 @@ impl Naive {
 
     fn replayed(&self, reported: &Return) -> Option<HoldReason> {
         let Return { cell, counts, .. } = reported;
+        if chance(counts) < 10_000_000_000.0 {
+            return None;
+        }
         let settings = self.settings();
         let first = settings.iter().find(|s| {
             let same = s.cell.contest == cell.contest && s.cell.count_type == cell.count_type;
@@ -546,4 +549,15 @@ fn good_counts(contest: &Contest, counts: &Counts) -> bool {
     counts.votes.len() == contest.selections.len()
         && total <= u128::from(MAX_COUNT)
         && [counts.overvotes, counts.undervotes, counts.ballots.unwrap_or(0)].iter().all(|n| *n <= MAX_COUNT)
+}
+
+/// One in how many returns has just these votes, by the size of its numbers.
+fn chance(counts: &Counts) -> f64 {
+    let mut chance = 1.0;
+    for votes in &counts.votes {
+        if *votes > 1 {
+            chance *= *votes as f64;
+        }
+    }
+    chance
 }

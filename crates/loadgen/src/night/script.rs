@@ -7,6 +7,7 @@ use canvass_election::definition::{Contest, CountItemType};
 use canvass_election::event::Counts;
 use canvass_election::ids::UnitId;
 use canvass_election::results::leaders;
+use canvass_election::tally::{DOUBLING_ODDS, REPLAY_ODDS, odds};
 use canvass_protocol::api::{CountsRequest, ReturnRequest};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -26,9 +27,6 @@ const LAST_CALL: f64 = 455.0;
 const CERTIFICATION: f64 = 475.0;
 /// Slips of a source that are corrected later.
 const SLIPS: usize = 7;
-/// An exact doubling or repetition is seen as one only from this many votes.
-const REPLAY_FROM: u64 = canvass_election::tally::REPLAY_MINIMUM;
-
 /// Shares of a unit's ballots that are counted when it reports, before the last. None is near half of the next:
 /// that would be a doubling by chance.
 const SHARES: [&[f64]; 3] = [&[0.62], &[0.4, 0.7], &[0.31, 0.53, 0.77]];
@@ -157,7 +155,7 @@ impl<'a> Script<'a> {
     /// The counts, with a vote less for the first selection until no other unit reports the same: two units with
     /// equal numbers would be taken for a file that was sent twice.
     fn distinct(&mut self, contest: &'a Contest, of: CountItemType, mut counts: Counts) -> Counts {
-        while counts.total() >= REPLAY_FROM
+        while odds(&counts) >= REPLAY_ODDS
             && !self.payloads.insert((contest.id.as_str(), of, counts.votes.clone()))
             && counts.votes[0] > 0
         {
@@ -226,8 +224,8 @@ impl<'a> Script<'a> {
     /// One unit's first partial count is sent again, added to itself; it is held, and the desk drops it.
     fn doubling(&mut self, stories: &[Story<'a>]) {
         let partial = |story: &&Story<'_>| {
-            let first = story.reports.first().map_or(0, |(_, counts)| counts.total());
-            story.contest.id == GOVERNOR && story.reports.len() > 2 && first >= REPLAY_FROM
+            let first = story.reports.first().map_or(0, |(_, counts)| odds(counts));
+            story.contest.id == GOVERNOR && story.reports.len() > 2 && first >= DOUBLING_ODDS
         };
         let Some(story) = stories.iter().find(partial) else { return };
         let [(first, counts), (second, _), ..] = story.reports.as_slice() else { return };

@@ -82,10 +82,13 @@ fn a_definition_reads_back_from_its_json_form() {
     assert_eq!(parse(&value.to_string()).unwrap(), definition);
 }
 
+/// What is replaced by what, and the place and a word of each fault expected then.
+type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 /// Replaces one piece of the good file, and names the place and a word of each fault expected then.
 #[test]
 fn each_fault_is_named_with_its_place() {
-    let rows: &[(&str, &str, &[(&str, &str)])] = &[
+    let rows: &[Row<'_>] = &[
         ("is_test = true", "is_tset = true", &[("/is_tset", "did you mean `is_test`")]),
         ("votes = 2", "votes = 0", &[("/partitions/votes", "between 1 and")]),
         ("votes = 2", "votes = -2", &[("/partitions/votes", "whole number")]),
