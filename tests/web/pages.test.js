@@ -113,10 +113,18 @@ test("axe finds nothing serious, in light and dark", async () => {
 
 test("no page scrolls sideways at 320 pixels", async () => {
   const page = await browser.newPage({ viewport: { width: 320, height: 640 } });
+  /** @type {string[]} */
+  const faults = [];
+  page.on("pageerror", (error) => faults.push(String(error)));
+  page.on("console", (message) => {
+    // A page that is not found says so in the console, too.
+    if (message.type() === "error" && !message.text().includes("404")) faults.push(message.text());
+  });
   for (const path of PAGES) {
     await page.goto(server.url + path);
     const width = await page.evaluate(() => document.documentElement.scrollWidth);
     assert.ok(width <= 320, `${path} is ${width} pixels wide`);
+    assert.deepEqual(faults, [], `${path} keeps its own policy and runs without errors`);
   }
   await page.close();
 });

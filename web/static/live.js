@@ -137,6 +137,12 @@ function show(element, document) {
     }
     case "leader":
       return setText(element, leaderText(votes));
+    case "margin": {
+      const [first = 0, second = 0] = Object.keys(votes)
+        .map((id) => Number(at(votes, `${id}/votes`) ?? 0))
+        .sort((a, b) => b - a);
+      return setText(element, integer(first - second));
+    }
     case "leader-share":
       return setText(element, leaderShare(votes));
   }

@@ -10,6 +10,7 @@ mod colors;
 mod contest;
 mod format;
 mod history;
+mod notes;
 mod overview;
 mod view;
 mod words;

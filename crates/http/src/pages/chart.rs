@@ -117,15 +117,15 @@ impl<'a> Chart<'a> {
         shown.truncate(MAX_LINES);
         let most = points.iter().flat_map(|p| &p.counts.votes).copied().max().unwrap_or(0);
         let (top, gap) = scale(most);
-        let mut labels = Labels::default();
+        let ends = shown.iter().map(|(i, _)| TOP + HEIGHT - part(last.counts.votes[*i], top, HEIGHT));
+        let labels = spread(ends.collect());
         chart.lines = shown
             .iter()
             .enumerate()
             .map(|(n, (i, row))| {
                 let votes = last.counts.votes[*i];
-                let end = TOP + HEIGHT - part(votes, top, HEIGHT);
                 let path = path(&points, *i, top);
-                let label = tenths(labels.place(end));
+                let label = tenths(labels[n]);
                 let (name, color) = (row.name, row.color.as_str());
                 Line { name, color, sign: SIGNS[n], dash: n, path, votes: Integer(votes), label }
             })
@@ -215,20 +215,17 @@ fn path(points: &[TimelinePoint], i: usize, top: u64) -> String {
     path
 }
 
-/// Keeps names from lying on one another.
-#[derive(Default)]
-struct Labels(Vec<u64>);
-
-impl Labels {
-    /// A place for a name as near to `wished` as can be.
-    fn place(&mut self, wished: u64) -> u64 {
-        let free = |y: u64| self.0.iter().all(|taken| taken.abs_diff(y) >= NAME_GAP);
-        let near = (0..=HEIGHT).flat_map(|d| [wished + d, wished.saturating_sub(d)]);
-        let inside = |y: &u64| (TOP / 2..=TOP + HEIGHT).contains(y);
-        let found = near.filter(inside).find(|y| free(*y)).unwrap_or(wished);
-        self.0.push(found);
-        found
+/// Moves the places of names, which come from top to bottom, as far apart as they need.
+fn spread(mut places: Vec<u64>) -> Vec<u64> {
+    for i in 1..places.len() {
+        places[i] = places[i].max(places[i - 1] + NAME_GAP);
     }
+    let mut below = TOP + HEIGHT + NAME_GAP;
+    for place in places.iter_mut().rev() {
+        *place = (*place).min(below - NAME_GAP);
+        below = *place;
+    }
+    places
 }
 
 fn ticks(first: Timestamp, last: Timestamp) -> Vec<Tick> {
@@ -288,9 +285,11 @@ mod tests {
 
     #[test]
     fn names_keep_their_distance() {
-        let mut labels = Labels::default();
-        let mut places: Vec<u64> = (0..6).map(|_| labels.place(900)).collect();
-        places.sort_unstable();
-        assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= NAME_GAP), "{places:?}");
+        for wished in [vec![900; 6], vec![60; 6], vec![60, 400, 410, 880, 890, 900], vec![500]] {
+            let places = spread(wished.clone());
+            assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= NAME_GAP), "{wished:?}: {places:?}");
+            assert!(places.iter().all(|y| *y <= TOP + HEIGHT), "{wished:?}: {places:?}");
+        }
+        assert_eq!(spread(vec![60, 900]), [60, 900], "who has room stays");
     }
 }

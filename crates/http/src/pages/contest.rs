@@ -62,6 +62,8 @@ struct UnitRow<'a> {
 /// The units below.
 struct Units<'a> {
     kind: &'a str,
+    /// Whether one selection leads a unit, and not several.
+    one_leads: bool,
     rows: Vec<UnitRow<'a>>,
     left_out: Integer,
 }
@@ -223,5 +225,6 @@ fn units<'a>(definition: &'a Definition, view: &View<'a>, results: &ContestResul
     let kind = definition.units[children.first()?.index()].kind.as_str();
     let left_out = u64::try_from(children.len().saturating_sub(MAX_UNITS)).unwrap_or(0);
     let rows = children.iter().take(MAX_UNITS).map(row).collect();
-    Some(Units { kind, rows, left_out: Integer(left_out) })
+    let one_leads = contest.max_choices() == 1;
+    Some(Units { kind, one_leads, rows, left_out: Integer(left_out) })
 }

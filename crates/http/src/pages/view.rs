@@ -4,12 +4,13 @@ use canvass_election::Definition;
 use canvass_election::definition::{Contest, ContestKind};
 use canvass_election::event::Counts;
 use canvass_election::ids::{ContestId, Timestamp, UnitId};
-use canvass_election::results::{ContestResults, ResultsStatus, leaders};
+use canvass_election::results::{ContestResults, leaders};
 use canvass_engine::{Published, PublishedContest};
 use canvass_protocol::definition::threshold_text;
 use serde_json::json;
 
-use super::format::{Integer, Moment, Share, list};
+use super::format::{Integer, Moment, Share};
+use super::notes::{Lead, Note, notes};
 use super::{colors, words};
 
 /// Which contest, in which unit.
@@ -40,15 +41,6 @@ pub(super) struct Reporting {
     pub(super) expected: Integer,
 }
 
-/// A sentence about the state of the contest.
-pub(super) struct Note {
-    /// `lead`, or `notice` for what must not be overlooked.
-    pub(super) class: &'static str,
-    pub(super) text: String,
-    /// The same in a few words, for the overview.
-    pub(super) short: String,
-}
-
 /// A contest in a unit at one publication.
 pub(super) struct View<'a> {
     pub(super) place: Place,
@@ -61,6 +53,7 @@ pub(super) struct View<'a> {
     /// All votes of an open recount's provisional counts.
     pub(super) recount_total: Option<Integer>,
     pub(super) reporting: Option<Reporting>,
+    pub(super) lead: Lead<'a>,
     pub(super) notes: Vec<Note>,
     pub(super) changed: Moment,
     pub(super) seq: u64,
@@ -91,7 +84,8 @@ impl<'a> View<'a> {
             total: Integer(counts.total()),
             recount_total: recount.as_ref().map(|c| Integer(c.total())),
             reporting,
-            notes: notes(definition, contest, results, place.unit, &counts, status),
+            lead: Lead::new(contest, &counts, status),
+            notes: notes(definition, contest, results, place.unit),
             changed: Moment(stamp.time),
             seq: stamp.seq.seq,
         }
@@ -200,96 +194,4 @@ fn rows<'a>(
         rows.sort_by_key(|row| std::cmp::Reverse(row.votes.0));
     }
     rows
-}
-
-fn notes(
-    definition: &Definition,
-    contest: &Contest,
-    results: &ContestResults,
-    unit: UnitId,
-    counts: &Counts,
-    status: ResultsStatus,
-) -> Vec<Note> {
-    let notice = |short: String, text: String| Note { class: "notice", text, short };
-    let lead = lead(contest, counts, status);
-    let mut notes = vec![Note { class: "lead", short: lead.clone(), text: lead }];
-    if let Some((at, winners)) = &results.state.called {
-        let names = list(words::names(contest, winners));
-        let text = format!("Called for {names} at {}, before the count is official.", Moment(*at));
-        notes.push(notice(format!("Called for {names}."), text));
-    }
-    if let Some(at) = results.state.certified {
-        let since = if results.state.corrected_since { " They were corrected since." } else { "" };
-        let text = format!("Certified at {}: these results are official.{since}", Moment(at));
-        notes.push(notice(format!("Certified.{since}"), text));
-    }
-    if let (Some(at), Some(_)) = (results.state.closed, contest.voting()) {
-        notes.push(notice("Voting is closed.".to_owned(), format!("Voting was closed at {}.", Moment(at))));
-    }
-    for (record, place) in &results.state.recounts {
-        if !definition.is_within(unit, *place) && !definition.is_within(*place, unit) {
-            continue;
-        }
-        let name = &definition.units[place.index()].name;
-        let short = format!("A recount is open in {name}.");
-        notes.push(notice(short, format!(
-            "A recount is open in {name} (record {record}). The official counts stand until it ends; the counts with the recount's in their place are shown beside them."
-        )));
-    }
-    let (held, wait) = match results.unit(unit).held {
-        0 => return notes,
-        1 => ("One return".to_owned(), "waits for the desk and is"),
-        n => (format!("{} returns", Integer(n.into())), "wait for the desk and are"),
-    };
-    notes.push(notice(format!("{held} held."), format!("{held} {wait} not in these totals.")));
-    notes
-}
-
-/// Who is ahead, in one sentence.
-fn lead(contest: &Contest, counts: &Counts, status: ResultsStatus) -> String {
-    let total = counts.total();
-    if total == 0 {
-        return "No votes have been counted yet.".to_owned();
-    }
-    let open = matches!(
-        status,
-        ResultsStatus::PreElection | ResultsStatus::UnofficialPartial | ResultsStatus::Recount
-    );
-    let ahead = leaders(contest, counts);
-    let names = words::names(contest, &ahead);
-    match contest.kind {
-        ContestKind::BallotMeasure { threshold } => {
-            let part = counts.votes[0];
-            let verb = if threshold.reached(part, total) { "passes" } else { "does not pass" };
-            let yet = if open { " with the votes counted so far" } else { "" };
-            let (name, share) = (&contest.selections[0].name, Share { part, whole: total });
-            format!("The measure {verb}{yet}: {name} has {share}, and needs {}.", threshold_text(threshold))
-        }
-        ContestKind::NOfM { n } => {
-            let open_seats = usize::from(n) - ahead.len();
-            let verb = if open { "In the lead" } else { "With the most votes" };
-            match (ahead.len(), open_seats) {
-                (0, _) => format!("{n} seats; a tie leaves all of them open."),
-                (_, 0) => format!("{n} seats. {verb}: {}.", list(names)),
-                (_, 1) => format!("{n} seats. {verb}: {}. A tie leaves one seat open.", list(names)),
-                (_, k) => format!("{n} seats. {verb}: {}. A tie leaves {k} seats open.", list(names)),
-            }
-        }
-        ContestKind::SingleChoice | ContestKind::AudiencePoll => single_lead(counts, &names, open),
-    }
-}
-
-fn single_lead(counts: &Counts, names: &[&str], open: bool) -> String {
-    let mut votes = counts.votes.clone();
-    votes.sort_unstable_by(|a, b| b.cmp(a));
-    let (first, second) = (votes.first().copied().unwrap_or(0), votes.get(1).copied().unwrap_or(0));
-    match names {
-        [only] => {
-            let share = Share { part: first, whole: counts.total() };
-            let verb = if open { "leads with" } else { "has the most votes:" };
-            let plural = if first - second == 1 { "vote" } else { "votes" };
-            format!("{only} {verb} {share}, {} {plural} ahead.", Integer(first - second))
-        }
-        _ => format!("{} are tied with {} votes each.", list(names.iter().copied()), Integer(first)),
-    }
 }
