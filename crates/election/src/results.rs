@@ -13,9 +13,9 @@ use crate::tally::{CellValue, ContestState, Partial};
 pub enum ResultsStatus {
     /// Nothing has been counted.
     PreElection,
-    /// Some units have not reported, or voting goes on.
+    /// More is to come: units, count types or votes.
     UnofficialPartial,
-    /// Every unit has reported, or voting is over.
+    /// Every unit has reported every count type, or the desk has closed the contest.
     UnofficialComplete,
     /// A recount is open.
     Recount,
@@ -53,7 +53,7 @@ pub struct UnitResults {
     pub reporting: u32,
     /// Returns that wait for the desk, here or below.
     pub held: u32,
-    /// For a unit without children: its cells that have official counts.
+    /// Cells that have official counts, here and below.
     cells: u32,
     /// How many cells know their ballots, by position of the count type: where none does, the sum does not.
     official_ballots: Knowing,
@@ -114,10 +114,12 @@ impl ContestResults {
     /// How far the results of `unit` are.
     pub fn status(&self, definition: &Definition, contest: &Contest, unit: UnitId) -> ResultsStatus {
         let results = self.unit(unit);
-        let complete = match contest.voting() {
-            Some(_) => self.state.closed.is_some(),
-            None => results.reporting == definition.leaves(unit),
-        };
+        // Units report early votes long before their last ones: complete is what has every count type from
+        // every unit, or what the desk has closed.
+        let types = u32::try_from(contest.count_types().len()).unwrap_or(u32::MAX);
+        let all_in = contest.voting().is_none()
+            && u64::from(results.cells) == u64::from(definition.leaves(unit)) * u64::from(types);
+        let complete = all_in || self.state.closed.is_some();
         if self.state.certified.is_some() {
             return if self.state.corrected_since {
                 ResultsStatus::Correction
@@ -137,8 +139,8 @@ impl ContestResults {
 }
 
 /// Who is ahead: for a measure the side it stands on, else the selections with the most votes, as many as
-/// there are seats, the most votes first. A tie for the last seat leaves out all who share it, except that nobody is left out of a
-/// tie for a single seat: all who share it are named.
+/// there are seats, the most votes first. A tie for the last seat leaves out all who share it, except that nobody
+/// is left out of a tie for a single seat: all who share it are named.
 pub fn leaders(contest: &Contest, counts: &Counts) -> Vec<SelectionId> {
     let total = counts.total();
     if total == 0 {
@@ -248,13 +250,13 @@ impl Merge {
         after: &CellValue,
     ) {
         let contest = Arc::make_mut(&mut contests[cell.contest.index()]);
-        let leaf = contest.unit(cell.unit);
-        let cells = leaf.cells + u32::from(after.official.is_some()) - u32::from(before.official.is_some());
-        let (was, is) = (u32::from(leaf.cells > 0), u32::from(cells > 0));
-        Arc::make_mut(contest.units.entry(cell.unit).or_default()).cells = cells;
+        let (then, now) = (u32::from(before.official.is_some()), u32::from(after.official.is_some()));
+        let cells = contest.unit(cell.unit).cells;
+        let (was, is) = (u32::from(cells > 0), u32::from(cells + now > then));
         let top = definition.contest(cell.contest).map(|c| c.unit);
         for unit in definition.ancestry(cell.unit) {
             let results = Arc::make_mut(contest.units.entry(unit).or_default());
+            results.cells = results.cells + now - then;
             let (then, now) = (before.official.as_ref(), after.official.as_ref());
             replace(&mut results.official, &mut results.official_ballots, cell, then, now);
             let (then, now) = (before.provisional_or_official(), after.provisional_or_official());

@@ -47,6 +47,8 @@ struct Sums {
     official: ByType,
     provisional: ByType,
     reporting: u32,
+    /// Counts of one unit and count type that are in.
+    settled: usize,
     held: u32,
 }
 
@@ -65,6 +67,7 @@ fn sums(world: &World, id: ContestId, unit: UnitId) -> Sums {
             if let Some(counts) = counts {
                 naive::add(official.entry(cell.count_type).or_insert(None), &counts);
                 reporting.push(cell.unit);
+                sums.settled += 1;
             }
             if let Some(counts) = instead {
                 naive::add(provisional.entry(cell.count_type).or_insert(None), &counts);
@@ -91,10 +94,9 @@ fn status(world: &World, id: ContestId, unit: UnitId, sums: &Sums) -> ResultsSta
     }
     let leaves =
         units(definition).filter(|u| is_leaf(definition, *u) && within(definition, *u, unit)).count();
-    let complete = match definition.contests[id.index()].voting() {
-        Some(_) => state.closed.is_some(),
-        None => sums.reporting as usize == leaves,
-    };
+    let contest = &definition.contests[id.index()];
+    let all = contest.voting().is_none() && sums.settled == leaves * contest.count_types().len();
+    let complete = all || state.closed.is_some();
     match (complete, sums.official.is_empty()) {
         (true, _) => ResultsStatus::UnofficialComplete,
         (false, true) => ResultsStatus::PreElection,
