@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use canvass_election::event::Counts;
 use canvass_election::ids::{Timestamp, UnitId};
 use canvass_engine::{Published, TimelinePoint, TimelineQuery};
 
@@ -143,7 +144,7 @@ impl<'a> Chart<'a> {
     }
 }
 
-/// Sums at round moments, from the first change to the contest's last.
+/// Sums at round moments, from before the first change to the contest's last.
 fn points(app: &App, published: &Published, view: &View<'_>) -> Vec<TimelinePoint> {
     let definition = app.definition();
     let place = view.place;
@@ -164,7 +165,13 @@ fn points(app: &App, published: &Published, view: &View<'_>) -> Vec<TimelinePoin
     let least = last.saturating_sub(first) / POINTS;
     let step = STEPS.into_iter().find(|step| *step >= least).unwrap_or(least);
     let to = Timestamp(last.div_ceil(step).saturating_mul(step));
-    ask(step, Some(to), 400)
+    let mut points = ask(step, Some(to), 400);
+    // The lines rise from nothing: so the first change is a step, too.
+    if let Some(start) = points.first().map(|p| Timestamp(p.time.0.saturating_sub(step))) {
+        let counts = Counts::zero(view.contest.selections.len());
+        points.insert(0, TimelinePoint { time: start, counts });
+    }
+    points
 }
 
 /// `votes` of `top` as a part of `size`.
@@ -255,8 +262,6 @@ fn table(points: &[TimelinePoint], shown: &[usize]) -> Vec<Moments> {
 
 #[cfg(test)]
 mod tests {
-    use canvass_election::event::Counts;
-
     use super::*;
 
     #[test]
