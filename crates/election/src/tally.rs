@@ -236,6 +236,11 @@ impl Tally {
         self.voters.len()
     }
 
+    /// Bytes of memory that the voters take.
+    pub fn voters_bytes(&self) -> usize {
+        self.voters.bytes()
+    }
+
     /// What the voter behind `nullifier` has cast, as it counts now.
     pub fn cast(&self, nullifier: &Nullifier) -> Option<Cast> {
         self.voters.cast(self.partition, nullifier)
@@ -312,6 +317,7 @@ impl Tally {
             .iter()
             .map(|c| Ballots { votes: vec![0; c.selections.len()], ballots: 0 })
             .collect();
+        self.voters = Voters::new(definition);
         self.definition = Some(Arc::new(definition.clone()));
         Outcome::Counted(Delta::Defined)
     }
@@ -321,7 +327,8 @@ impl Tally {
             Ok(policy) => policy,
             Err(reason) => {
                 // A retry gets the answer of the first, also after the contest was closed.
-                let first = self.voters.retry_of(record, vote);
+                let policy = definition.contest(vote.contest).and_then(|c| c.voting()).map(|v| v.policy);
+                let first = policy.and_then(|policy| self.voters.retry_of(policy, record, vote));
                 return first.map_or(Outcome::Rejected(reason), |first| Outcome::Duplicate { first });
             }
         };

@@ -167,7 +167,7 @@ impl Returns {
             self.standing.remove(&before.record);
         }
         self.standing.insert(*record, cell);
-        if odds(&counts) >= REPLAY_ODDS {
+        if odds(counts) >= REPLAY_ODDS {
             let payload = (cell.contest, cell.count_type, counts.votes.clone());
             self.payloads.entry(payload).or_insert((cell.unit, *record));
         }

@@ -1,14 +1,17 @@
 //! Who has voted: the memory that makes one person's vote count once.
 
+mod table;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::{Deserialize, Serialize};
 
 use super::Reason;
-use crate::definition::VotePolicy;
+use crate::definition::{Definition, VotePolicy};
 use crate::event::{Choices, Record, Vote};
 use crate::ids::{ContestId, Nullifier, Offset, PartitionId, RecordId, RequestId, SelectionId};
+use table::{Entry, Table};
 
 /// Takes the first eight bytes of a key that is itself a keyed hash, so no second hash is needed.
 #[derive(Debug, Default, Clone)]
@@ -31,18 +34,6 @@ impl Hasher for FirstBytes {
 
 type Keyed = BuildHasherDefault<FirstBytes>;
 
-/// A voter's standing vote, packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Standing {
-    /// The first half of the request id; within one voter's requests, that is unique enough to tell two apart.
-    request: u64,
-    offset: Offset,
-    position: u32,
-    choices: u32,
-    votes: u32,
-    contest: ContestId,
-}
-
 /// What a voter has cast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cast {
@@ -56,13 +47,14 @@ pub struct Cast {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Voters {
-    #[serde(with = "packed")]
-    standing: HashMap<Nullifier, Standing, Keyed>,
+    table: Table,
+    ballots: Ballots,
+    /// By number of entry: the votes of those who have more than one.
+    several: BTreeMap<u32, u32>,
+    /// By number of entry: places that an entry has no room for.
+    far: BTreeMap<u32, (Offset, u32)>,
     /// Requests of voters who may vote again, so that a late retry of an older vote is known; by [`own_request`].
     requests: HashMap<RequestId, (Offset, u32), Keyed>,
-    /// Every combination of several choices that was ever cast, each once.
-    combinations: Vec<Choices>,
-    combination_ids: BTreeMap<Choices, u32>,
 }
 
 pub(super) enum Admission {
@@ -72,161 +64,162 @@ pub(super) enum Admission {
     Refused(Reason),
 }
 
-/// The table of voters as one run of bytes in a snapshot: field by field, millions of voters would take long.
-mod packed {
-    use std::collections::HashMap;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{ContestId, Keyed, Nullifier, Offset, Standing};
-
-    /// 16 bytes of nullifier, then request 8, offset 8, position 4, choices 4, votes 4, contest 2, little-endian.
-    const ENTRY: usize = 46;
-
-    pub(super) fn serialize<S: Serializer>(
-        table: &HashMap<Nullifier, Standing, Keyed>,
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        let mut bytes = Vec::with_capacity(table.len() * ENTRY);
-        for (nullifier, standing) in table {
-            bytes.extend(nullifier.0);
-            bytes.extend(standing.request.to_le_bytes());
-            bytes.extend(standing.offset.0.to_le_bytes());
-            bytes.extend(standing.position.to_le_bytes());
-            bytes.extend(standing.choices.to_le_bytes());
-            bytes.extend(standing.votes.to_le_bytes());
-            bytes.extend(standing.contest.0.to_le_bytes());
-        }
-        s.serialize_bytes(&bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<HashMap<Nullifier, Standing, Keyed>, D::Error> {
-        let bytes = serde_bytes::ByteBuf::deserialize(d)?;
-        let (entries, rest) = bytes.as_chunks::<ENTRY>();
-        if !rest.is_empty() {
-            return Err(serde::de::Error::custom("the table of voters is not whole"));
-        }
-        let mut table = HashMap::with_capacity_and_hasher(entries.len(), Keyed::default());
-        table.extend(entries.iter().map(read));
-        Ok(table)
-    }
-
-    fn read(entry: &[u8; ENTRY]) -> (Nullifier, Standing) {
-        let mut rest = entry.as_slice();
-        let nullifier = Nullifier(take(&mut rest));
-        let standing = Standing {
-            request: u64::from_le_bytes(take(&mut rest)),
-            offset: Offset(u64::from_le_bytes(take(&mut rest))),
-            position: u32::from_le_bytes(take(&mut rest)),
-            choices: u32::from_le_bytes(take(&mut rest)),
-            votes: u32::from_le_bytes(take(&mut rest)),
-            contest: ContestId(u16::from_le_bytes(take(&mut rest))),
-        };
-        (nullifier, standing)
-    }
-
-    /// The next bytes of an entry, which is long enough for all of its fields.
-    fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
-        let mut field = [0; N];
-        if let Some((first, after)) = rest.split_first_chunk() {
-            field = *first;
-            *rest = after;
-        }
-        field
-    }
-}
-
-/// Ids of combinations start above every single selection's number.
-const FIRST_COMBINATION: u32 = 1 << 16;
-
 impl Voters {
+    /// Voters of this election, before any has voted.
+    pub(super) fn new(definition: &Definition) -> Self {
+        Voters { ballots: Ballots::new(definition), ..Voters::default() }
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.standing.len()
+        self.table.len()
+    }
+
+    /// Bytes of memory that the voters take, but for those with several votes.
+    pub(super) fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
+    fn place(&self, number: u32, entry: &Entry) -> (Offset, u32) {
+        self.far.get(&number).copied().unwrap_or((entry.offset, entry.position))
     }
 
     /// The vote that counts of which this is a retry.
-    pub(super) fn retry_of(&self, record: &Record, vote: &Vote) -> Option<RecordId> {
-        let standing = self.standing.get(&vote.nullifier)?;
-        let (offset, position) = if standing.request == first_half(record.request) {
-            (standing.offset, standing.position)
-        } else {
-            *self.requests.get(&own_request(record, vote))?
+    pub(super) fn retry_of(&self, policy: VotePolicy, record: &Record, vote: &Vote) -> Option<RecordId> {
+        let (offset, position) = match policy {
+            // A part of the request's id is enough to tell a retry from a second vote: neither counts.
+            VotePolicy::One => {
+                let number = self.table.find(&vote.nullifier)?;
+                let entry = self.table.get(number);
+                (entry.request == tag(record.request)).then(|| self.place(number, &entry))?
+            }
+            VotePolicy::Replace | VotePolicy::UpTo(_) => *self.requests.get(&own_request(record, vote))?,
         };
         Some(RecordId { partition: record.id.partition, offset, position })
     }
 
     /// Decides on a vote that the contest takes, and remembers it if it counts.
     pub(super) fn admit(&mut self, policy: VotePolicy, record: &Record, vote: &Vote) -> Admission {
-        if let Some(first) = self.retry_of(record, vote) {
+        if let Some(first) = self.retry_of(policy, record, vote) {
             return Admission::Duplicate(first);
         }
-        let partition = record.id.partition;
-        let before = self.standing.get(&vote.nullifier).copied();
-        let place = |s: &Standing| RecordId { partition, offset: s.offset, position: s.position };
-        if before.is_some_and(|s| s.contest != vote.contest) {
+        let Some(number) = self.table.find(&vote.nullifier) else {
+            let entry = self.entry(record, vote);
+            // A table that has no room for another voter can take no vote that it could not tell from a second one.
+            let Some(number) = self.table.push(&entry) else { return Admission::Refused(Reason::Closed) };
+            self.note(number, policy, record, vote);
+            return Admission::New;
+        };
+        let before = self.table.get(number);
+        let (offset, position) = self.place(number, &before);
+        let place = RecordId { partition: record.id.partition, offset, position };
+        let (contest, replaced) = self.ballots.unpack(before.choice);
+        if contest != vote.contest {
             return Admission::Refused(Reason::UnknownContest);
         }
-        let votes = match (policy, &before) {
-            (_, None) | (VotePolicy::Replace, Some(_)) => 1,
-            (VotePolicy::One, Some(s)) => {
-                return Admission::Refused(Reason::AlreadyVoted { first: place(s) });
+        let votes = self.votes(number);
+        match policy {
+            VotePolicy::One => return Admission::Refused(Reason::AlreadyVoted { first: place }),
+            VotePolicy::UpTo(n) if votes >= n => {
+                return Admission::Refused(Reason::VotesUsedUp { last: place });
             }
-            (VotePolicy::UpTo(n), Some(s)) if s.votes >= n => {
-                return Admission::Refused(Reason::VotesUsedUp { last: place(s) });
+            VotePolicy::UpTo(_) => {
+                self.several.insert(number, votes + 1);
             }
-            (VotePolicy::UpTo(_), Some(s)) => s.votes + 1,
-        };
-        if policy != VotePolicy::One {
-            self.requests.insert(own_request(record, vote), (record.id.offset, record.id.position));
+            VotePolicy::Replace => {}
         }
-        let choices = self.pack(&vote.choices);
+        let entry = self.entry(record, vote);
+        self.table.replace(number, &entry);
+        self.note(number, policy, record, vote);
+        if policy == VotePolicy::Replace { Admission::Replaces(replaced) } else { Admission::New }
+    }
+
+    fn entry(&mut self, record: &Record, vote: &Vote) -> Entry {
         let RecordId { offset, position, .. } = record.id;
-        let (request, contest) = (first_half(record.request), vote.contest);
-        self.standing.insert(vote.nullifier, Standing { request, offset, position, choices, votes, contest });
-        match (policy, before) {
-            (VotePolicy::Replace, Some(old)) => Admission::Replaces(self.unpack(old.choices)),
-            _ => Admission::New,
+        let choice = self.ballots.pack(vote.contest, &vote.choices);
+        Entry { nullifier: vote.nullifier, request: tag(record.request), offset, position, choice }
+    }
+
+    /// Keeps what the entry has no room for.
+    fn note(&mut self, number: u32, policy: VotePolicy, record: &Record, vote: &Vote) {
+        let RecordId { offset, position, .. } = record.id;
+        if Entry::fits(offset, position) {
+            self.far.remove(&number);
+        } else {
+            self.far.insert(number, (offset, position));
         }
+        if policy != VotePolicy::One {
+            self.requests.insert(own_request(record, vote), (offset, position));
+        }
+    }
+
+    fn votes(&self, number: u32) -> u32 {
+        self.several.get(&number).copied().unwrap_or(1)
     }
 
     pub(super) fn cast(&self, partition: PartitionId, nullifier: &Nullifier) -> Option<Cast> {
-        let Standing { offset, position, choices, votes, .. } = *self.standing.get(nullifier)?;
+        let number = self.table.find(nullifier)?;
+        let entry = self.table.get(number);
+        let (offset, position) = self.place(number, &entry);
         let record = RecordId { partition, offset, position };
-        Some(Cast { record, choices: self.unpack(choices), votes })
+        Some(Cast { record, choices: self.ballots.unpack(entry.choice).1, votes: self.votes(number) })
     }
 
-    /// One number for any combination of choices: the selection itself where there is one.
-    fn pack(&mut self, choices: &Choices) -> u32 {
-        if let [only] = choices.as_slice() {
-            return u32::from(only.0);
+    /// Hands every voter's nullifier, vote and number of votes to `f`.
+    pub(super) fn for_each(&self, mut f: impl FnMut(&Nullifier, &[SelectionId], u32)) {
+        for (number, entry) in self.table.iter() {
+            f(&entry.nullifier, &self.ballots.unpack(entry.choice).1, self.votes(number));
         }
-        if let Some(known) = self.combination_ids.get(choices) {
+    }
+}
+
+/// Every choice that can be cast, as one number: first each selection of each contest by itself, then the
+/// combinations of several in the order in which they were first cast.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Ballots {
+    /// The number of each contest's first selection, and the first number of a combination at the end.
+    first: Vec<u32>,
+    combinations: Vec<(ContestId, Choices)>,
+    known: BTreeMap<(ContestId, Choices), u32>,
+}
+
+impl Ballots {
+    fn new(definition: &Definition) -> Self {
+        let mut first = vec![0u32];
+        let mut next = 0u32;
+        for contest in &definition.contests {
+            next = next.saturating_add(u32::try_from(contest.selections.len()).unwrap_or(u32::MAX));
+            first.push(next);
+        }
+        Ballots { first, ..Ballots::default() }
+    }
+
+    fn first_combination(&self) -> u32 {
+        self.first.last().copied().unwrap_or(0)
+    }
+
+    fn pack(&mut self, contest: ContestId, choices: &Choices) -> u32 {
+        if let [only] = choices.as_slice() {
+            return self.first[contest.index()] + u32::from(only.0);
+        }
+        if let Some(known) = self.known.get(&(contest, choices.clone())) {
             return *known;
         }
-        // A combination takes a vote to appear, and a partition holds fewer than 2^32 - 2^16 voters.
-        let id = u32::try_from(self.combinations.len()).unwrap_or(u32::MAX).saturating_add(FIRST_COMBINATION);
-        self.combinations.push(choices.clone());
-        self.combination_ids.insert(choices.clone(), id);
-        id
+        // A combination takes a voter to appear, and a table has fewer than 2^32 of them.
+        let number = u32::try_from(self.combinations.len()).unwrap_or(u32::MAX);
+        let number = number.saturating_add(self.first_combination());
+        self.combinations.push((contest, choices.clone()));
+        self.known.insert((contest, choices.clone()), number);
+        number
     }
 
-    fn unpack(&self, packed: u32) -> Choices {
-        match u16::try_from(packed) {
-            Ok(only) => [SelectionId(only)].into_iter().collect(),
-            Err(_) => self.combinations[(packed - FIRST_COMBINATION) as usize].clone(),
+    fn unpack(&self, number: u32) -> (ContestId, Choices) {
+        if number >= self.first_combination() {
+            return self.combinations[(number - self.first_combination()) as usize].clone();
         }
-    }
-
-    /// Hands every voter's nullifier, vote and number of votes to `f`, in no particular order.
-    pub(super) fn for_each(&self, mut f: impl FnMut(&Nullifier, &[SelectionId], u32)) {
-        for (nullifier, standing) in &self.standing {
-            match u16::try_from(standing.choices) {
-                Ok(only) => f(nullifier, &[SelectionId(only)], standing.votes),
-                Err(_) => f(nullifier, &self.unpack(standing.choices), standing.votes),
-            }
-        }
+        let contest = self.first.partition_point(|first| *first <= number) - 1;
+        let selection = u16::try_from(number - self.first[contest]).unwrap_or(u16::MAX);
+        let contest = ContestId(u16::try_from(contest).unwrap_or(u16::MAX));
+        (contest, [SelectionId(selection)].into_iter().collect())
     }
 }
 
@@ -238,8 +231,6 @@ fn own_request(record: &Record, vote: &Vote) -> RequestId {
     RequestId(request.wrapping_add(u128::from_le_bytes(vote.nullifier.0)).to_le_bytes())
 }
 
-fn first_half(request: RequestId) -> u64 {
-    let mut half = [0; 8];
-    half.copy_from_slice(&request.0[..8]);
-    u64::from_le_bytes(half)
+fn tag(request: RequestId) -> u32 {
+    request.0.first_chunk().map_or(0, |part| u32::from_le_bytes(*part))
 }
