@@ -354,6 +354,10 @@ pub(crate) async fn post_recount(
     let asked: Asked<RecountRequest> = ask(&app, (peer, headers, body), &[Role::Desk], "recounts").await?;
     let definition = app.definition();
     let contest = contest(&app, &asked.body.contest)?;
+    if definition.contests[contest.index()].voting().is_some() {
+        let detail = "voters vote here; there is nothing to count again";
+        return Err(Problem::new(Code::WrongCounting).field("/contest", detail).into());
+    }
     let unit = definition.unit_by_id(&asked.body.unit).ok_or_else(|| {
         Problem::new(Code::UnknownUnit).field("/unit", format!("there is no unit `{}`", asked.body.unit))
     })?;

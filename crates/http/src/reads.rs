@@ -35,7 +35,7 @@ fn bad_parameter(name: &str, detail: &str) -> Problem {
 }
 
 /// Refuses parameters that mean nothing here: a misspelt one would silently answer another question.
-fn known_only(params: &HashMap<String, String>, known: &[&str]) -> Result<(), Problem> {
+pub(crate) fn known_only(params: &HashMap<String, String>, known: &[&str]) -> Result<(), Problem> {
     match params.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => Err(bad_parameter(key, &format!("not known here; there are {}", known.join(", ")))),
         None => Ok(()),

@@ -101,12 +101,21 @@ fn trace_id(headers: &HeaderMap) -> String {
     }
 }
 
+/// What the router refuses in plain text before a handler sees it: a path that is not text.
+fn unreadable(response: &Response) -> Option<Refusal> {
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let plain = content_type.is_some_and(|v| v.as_bytes().starts_with(b"text/plain"));
+    let refused = plain && response.status() == StatusCode::BAD_REQUEST;
+    refused.then(|| Problem::new(Code::BadParameter).detail("the path is not valid UTF-8").into())
+}
+
 /// Writes the body of a problem with its trace id, and what every answer carries.
 pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let traceparent = request.headers().get("traceparent").cloned();
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
-    if let Some(Refusal(mut problem)) = response.extensions_mut().remove::<Refusal>() {
+    let refusal = response.extensions_mut().remove::<Refusal>().or_else(|| unreadable(&response));
+    if let Some(Refusal(mut problem)) = refusal {
         let headers = traceparent.map(|v| (HeaderName::from_static("traceparent"), v));
         let trace = trace_id(&headers.into_iter().collect());
         // A 503 turns work away, which the limits and the log have said already.

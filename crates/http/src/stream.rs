@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 
 use crate::App;
 use crate::edge::{Document, DocumentKey, build};
-use crate::reads::{Params, key_of};
+use crate::reads::{Params, key_of, known_only};
 use crate::reply::Answer;
 use crate::server::Slot;
 
@@ -31,6 +31,8 @@ const MAX_FEEDS: usize = 10_000;
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Largest message taken from a WebSocket client; nothing is expected of it.
 const MAX_MESSAGE: usize = 4_096;
+/// What a client may ask for.
+const PARAMS: &[&str] = &["contest", "unit", "by", "from"];
 
 /// A frame in both forms.
 #[derive(Debug, Clone)]
@@ -223,6 +225,7 @@ pub(crate) async fn get_stream(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Answer {
+    known_only(&params, PARAMS)?;
     let key = key_of(&app, &params)?;
     let feed = feeds.follow(&app, key)?;
     let from = resume_from(&params, &headers);
@@ -262,6 +265,7 @@ pub(crate) async fn get_events(
     Query(params): Params,
     headers: HeaderMap,
 ) -> Answer {
+    known_only(&params, PARAMS)?;
     let key = key_of(&app, &params)?;
     let feed = feeds.follow(&app, key)?;
     let follower = Follower::new(&app, feed, resume_from(&params, &headers), slot);
