@@ -1,23 +1,21 @@
 //! The board: merges what the workers have, and publishes it under a number.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use canvass_election::ids::{ContestId, Offset, PartitionId, Timestamp};
+use canvass_election::ids::ContestId;
 use canvass_election::results::ContestResults;
 use canvass_election::{Definition, Merge};
 use canvass_protocol::document::Stamp;
 use canvass_protocol::stream::Seq;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::clock::system_time;
 use crate::history::{self, At, Change, Limit, TimelinePoint, TimelineQuery};
 use crate::partition::Partition;
+use crate::publications::{List, Past, Publication};
 
 /// What readers see: the results of every contest, whole, under one number.
 #[derive(Debug, Clone)]
@@ -37,64 +35,13 @@ pub struct PublishedContest {
     pub results: Arc<ContestResults>,
 }
 
-/// An entry of the list of publications.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Publication {
-    /// The board's run.
-    pub epoch: u64,
-    /// The number within the run.
-    pub seq: u64,
-    /// When it was published, by the server's own time.
-    pub published: Timestamp,
-    /// The time of the last record in it.
-    pub time: Timestamp,
-    /// The offsets it stands on.
-    pub watermark: BTreeMap<PartitionId, Offset>,
-    /// The contests that changed.
-    pub contests: Vec<ContestId>,
-}
-
-impl Publication {
-    fn number(&self) -> Seq {
-        Seq { epoch: self.epoch, seq: self.seq }
-    }
-
-    fn stamp(&self) -> Arc<Stamp> {
-        Arc::new(Stamp { seq: self.number(), time: self.time, watermark: self.watermark.clone() })
-    }
-}
-
 pub(crate) struct Board {
     definition: Arc<Definition>,
     partitions: Vec<Arc<Partition>>,
     merge: Mutex<Merge>,
     publications: RwLock<Vec<Publication>>,
-    file: Mutex<Option<File>>,
+    list: Mutex<Option<List>>,
     published: watch::Sender<Arc<Published>>,
-}
-
-/// Reads the list of publications; a torn last line is no publication that anybody can name after a restart.
-pub(crate) fn read_publications(path: &Path) -> io::Result<Vec<Publication>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut publications = Vec::new();
-    for line in BufReader::new(file).split(b'\n') {
-        let line = line?;
-        // Each start ends the line before it, which most often was whole.
-        if line.is_empty() {
-            continue;
-        }
-        match serde_json::from_slice(&line) {
-            Ok(publication) => publications.push(publication),
-            Err(error) => {
-                tracing::warn!(%error, "a line of the list of publications is not whole; it is left out")
-            }
-        }
-    }
-    Ok(publications)
 }
 
 impl Board {
@@ -102,30 +49,29 @@ impl Board {
     pub(crate) fn start(
         definition: &Arc<Definition>,
         partitions: Vec<Arc<Partition>>,
-        publications: Vec<Publication>,
-        file: Option<&Path>,
+        past: Past,
+        list: Option<List>,
     ) -> io::Result<Self> {
         // Later than any before, even if the list of publications was lost.
-        let last = publications.last().map_or(0, |p| p.epoch);
-        let epoch = (last + 1).max(system_time().0 / 1000);
-        let open = |path: &Path| -> io::Result<File> {
-            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-            // Ends a torn line, so that the next one is whole.
-            file.write_all(b"\n").map(|()| file)
-        };
-        let file = file.map(open).transpose()?;
+        let epoch = past.epoch.saturating_add(1).max(system_time().0 / 1000);
         let nothing = Published { seq: Seq { epoch, seq: 0 }, contests: Vec::new() };
         let board = Board {
             definition: Arc::clone(definition),
             partitions,
             merge: Mutex::new(Merge::new(Arc::clone(definition))),
-            publications: RwLock::new(publications),
-            file: Mutex::new(file),
+            publications: RwLock::new(past.publications),
+            list: Mutex::new(list),
             published: watch::Sender::new(Arc::new(nothing)),
         };
         let all = definition.contest_ids().map(|(id, _)| id).collect();
         board.publish(all)?;
+        // The epoch is on disk before anybody sees it: no other run may take it.
+        board.list().as_ref().map_or(Ok(()), List::sync)?;
         Ok(board)
+    }
+
+    fn list(&self) -> MutexGuard<'_, Option<List>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn published(&self) -> watch::Receiver<Arc<Published>> {
@@ -136,23 +82,31 @@ impl Board {
     pub(crate) async fn run(self: Arc<Self>, tick: Duration, mut stop: watch::Receiver<bool>) {
         let mut ticks = tokio::time::interval(tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut failing = false;
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = self.publish(Vec::new()) {
+            let published = self.publish(Vec::new());
+            // Said once: a full disk refuses every line.
+            if let (Err(error), false) = (&published, failing) {
                 tracing::error!(%error, "the list of publications cannot be written; results are published all the same");
             }
+            failing = published.is_err();
         }
     }
 
     /// Merges what is new and publishes it, with `also` as if they had changed. Publishes nothing where nothing has.
-    fn publish(&self, also: Vec<ContestId>) -> io::Result<()> {
+    pub(crate) fn publish(&self, also: Vec<ContestId>) -> io::Result<()> {
         let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = also;
         for partition in &self.partitions {
             changed.extend(merge.merge(&partition.take_partial()));
+        }
+        // Half a batch is nothing that the log says; the engine is about to end.
+        if self.partitions.iter().any(|partition| partition.is_broken()) {
+            return Ok(());
         }
         changed.sort_unstable();
         changed.dedup();
@@ -179,18 +133,10 @@ impl Board {
         });
         let published = Published { seq: publication.number(), contests: contests.collect() };
         drop(merge);
-        let written = self.write(&publication);
+        let written = self.list().as_mut().map_or(Ok(()), |list| list.add(&publication));
         self.publications.write().unwrap_or_else(PoisonError::into_inner).push(publication);
         self.published.send_replace(Arc::new(published));
         written
-    }
-
-    fn write(&self, publication: &Publication) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(file) = file.as_mut() else { return Ok(()) };
-        let mut line = serde_json::to_vec(publication)?;
-        line.push(b'\n');
-        file.write_all(&line)
     }
 
     /// The results as they stood.
@@ -204,9 +150,9 @@ impl Board {
                 (stamps, number, Some(limits))
             }
             At::Time(time) => {
-                // The number under which that moment was first shown whole, as far as one is known.
-                let index = publications.partition_point(|p| p.time <= time).saturating_sub(1);
-                let seq = publications.get(index).map_or(Seq::default(), Publication::number);
+                // The last number that shows nothing later, as far as one is known.
+                let index = publications.partition_point(|p| p.time <= time).checked_sub(1);
+                let seq = index.map_or(Seq::default(), |index| publications[index].number());
                 let stamp = Arc::new(Stamp { seq, time, watermark: BTreeMap::new() });
                 (self.definition.contests.iter().map(|_| Arc::clone(&stamp)).collect(), seq, None)
             }
@@ -221,7 +167,6 @@ impl Board {
                     Limit::End(end.unwrap_or_default())
                 }
             };
-            // What was folded since the last publication belongs to the past as well.
             merge.merge(&partition.history().partial_at(partition.id, limit));
         }
         let results = merge.results().contests.iter().cloned();

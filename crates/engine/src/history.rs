@@ -1,23 +1,32 @@
 //! What was, kept in memory: every value a cell had, and every event that touched the returns.
 //!
-//! A value is kept when record time crosses a step of [`STEP_MS`] and when the board publishes. Both depend on
+//! A value is kept when record time leaves a step (see [`step_of`]) and when the board publishes. Both depend on
 //! the log and on the list of publications only, so a history rebuilt from them is the same history.
 
 use std::collections::BTreeMap;
 
 use canvass_election::event::{Actor, Cell, Counts, Event, Record};
-use canvass_election::ids::{ContestId, Offset, PartitionId, RecordId, Timestamp, UnitId};
+use canvass_election::ids::{ContestId, Offset, PartitionId, RecordId, Timestamp, Topic, UnitId};
 use canvass_election::tally::{CellChange, CellValue, ContestState, Delta, HoldReason, Outcome, Partial};
 use canvass_protocol::stream::Seq;
 use serde::{Deserialize, Serialize};
 
-/// Values are told apart at this distance of record time at least, in milliseconds.
-pub(crate) const STEP_MS: u64 = 100;
+/// Votes come in many batches a second: their values are told apart at this distance, in milliseconds.
+pub(crate) const VOTES_STEP_MS: u64 = 100;
+
+/// The step that a time lies in. A step ends with a whole multiple of its length, so that the past is exact at
+/// such a moment: for returns at any millisecond, since each of them changes its cell anyway.
+pub(crate) fn step_of(topic: Topic, time: Timestamp) -> u64 {
+    match topic {
+        Topic::Votes => time.0.div_ceil(VOTES_STEP_MS),
+        Topic::Returns => time.0,
+    }
+}
 
 /// A moment of the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// After every record of this time or earlier.
+    /// After every record of this time or earlier. Votes may lag by up to 100 ms, except at whole tenths of a second.
     Time(Timestamp),
     /// As published under this number.
     Seq(Seq),
@@ -30,7 +39,7 @@ pub(crate) enum Limit {
     End(Offset),
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Version<T> {
     time: Timestamp,
     end: Offset,
@@ -103,7 +112,7 @@ pub struct Change {
 }
 
 /// The history of one partition.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PartitionHistory {
     cells: BTreeMap<Cell, Vec<Version<CellValue>>>,
     contests: BTreeMap<ContestId, Vec<Version<ContestState>>>,

@@ -8,12 +8,14 @@ use canvass_election::Outcome;
 use canvass_election::ids::{PartitionId, RecordId, Timestamp};
 use canvass_log::{AppendError, Batch, Log};
 use canvass_protocol::record::{BatchBuilder, Draft};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 
 /// Submissions that may wait for one partition's batcher; above that, the caller is told to come back.
 pub(crate) const QUEUE_SUBMISSIONS: usize = 16_384;
+/// Bytes that may wait for one partition's batcher; a larger submission needs the queue for itself.
+pub(crate) const QUEUE_BYTES: u32 = 16 << 20;
 /// Records after which a batch is closed even if more wait.
 pub(crate) const BATCH_RECORDS: usize = 16_384;
 /// Bytes after which a batch is closed even if more wait.
@@ -46,34 +48,43 @@ pub enum IngestError {
 
 struct Submission {
     drafts: Vec<Draft>,
+    /// The place its bytes take in the queue.
+    _room: OwnedSemaphorePermit,
     reply: oneshot::Sender<Result<Vec<Verdict>, IngestError>>,
 }
 
 /// Takes drafts in for every partition.
 #[derive(Clone)]
 pub struct Ingest {
-    queues: BTreeMap<PartitionId, mpsc::Sender<Submission>>,
+    queues: BTreeMap<PartitionId, Queue>,
+}
+
+#[derive(Clone)]
+struct Queue {
+    sender: mpsc::Sender<Submission>,
+    room: Arc<Semaphore>,
 }
 
 impl Ingest {
-    pub(crate) fn start<L: Log>(
+    /// The way in, and the batchers that are to run behind it until told to stop.
+    pub(crate) fn new<L: Log>(
         log: &Arc<L>,
         clock: &Arc<Clock>,
-        partitions: impl Iterator<Item = PartitionId>,
+        partitions: Vec<PartitionId>,
         waiting: &Arc<Waiting>,
-    ) -> Self {
-        let start_one = |partition| {
+        stop: &watch::Receiver<bool>,
+    ) -> (Self, Vec<impl Future<Output = ()> + Send + use<L>>) {
+        let mut queues = BTreeMap::new();
+        let mut batchers = Vec::new();
+        for partition in partitions {
             let (sender, receiver) = mpsc::channel(QUEUE_SUBMISSIONS);
-            let batcher = Batcher {
-                partition,
-                log: Arc::clone(log),
-                clock: Arc::clone(clock),
-                waiting: Arc::clone(waiting),
-            };
-            tokio::spawn(batcher.run(receiver));
-            (partition, sender)
-        };
-        Ingest { queues: partitions.map(start_one).collect() }
+            let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
+            queues.insert(partition, Queue { sender, room });
+            let (log, clock) = (Arc::clone(log), Arc::clone(clock));
+            let batcher = Batcher { partition, log, clock, waiting: Arc::clone(waiting) };
+            batchers.push(batcher.run(receiver, stop.clone()));
+        }
+        (Ingest { queues }, batchers)
     }
 
     /// Records `drafts` in one partition, in order and in one batch, and waits for what they did.
@@ -83,8 +94,12 @@ impl Ingest {
         drafts: Vec<Draft>,
     ) -> Result<Vec<Verdict>, IngestError> {
         let queue = self.queues.get(&partition).ok_or(IngestError::Stopping)?;
+        let bytes = drafts.iter().map(Draft::size).sum::<usize>();
+        let bytes = u32::try_from(bytes).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES);
+        let room = Arc::clone(&queue.room).try_acquire_many_owned(bytes);
+        let room = room.map_err(|_| IngestError::Overloaded)?;
         let (reply, answer) = oneshot::channel();
-        queue.try_send(Submission { drafts, reply }).map_err(|e| match e {
+        queue.sender.try_send(Submission { drafts, _room: room, reply }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => IngestError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => IngestError::Stopping,
         })?;
@@ -93,10 +108,10 @@ impl Ingest {
 }
 
 /// Callers whose batch has been handed to the log, by the batch's tag.
-#[derive(Default)]
 pub(crate) struct Waiting {
     next_tag: AtomicU64,
-    batches: Mutex<HashMap<u64, Vec<Waiter>>>,
+    /// None once nobody answers any more.
+    batches: Mutex<Option<HashMap<u64, Vec<Waiter>>>>,
 }
 
 struct Waiter {
@@ -107,27 +122,43 @@ struct Waiter {
 impl Waiting {
     /// Tags of another run, in batches that are replayed, are no tags of this one: they start elsewhere.
     pub(crate) fn new(first_tag: u64) -> Self {
-        Waiting { next_tag: AtomicU64::new(first_tag), batches: Mutex::default() }
+        Waiting { next_tag: AtomicU64::new(first_tag), batches: Mutex::new(Some(HashMap::new())) }
     }
 
-    fn batches(&self) -> MutexGuard<'_, HashMap<u64, Vec<Waiter>>> {
+    fn batches(&self) -> MutexGuard<'_, Option<HashMap<u64, Vec<Waiter>>>> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self, waiters: Vec<Waiter>) -> u64 {
+    fn take(&self, tag: u64) -> Option<Vec<Waiter>> {
+        self.batches().as_mut()?.remove(&tag)
+    }
+
+    /// The tag for a batch of these waiters; none, and they are told, where nobody answers any more.
+    fn register(&self, waiters: Vec<Waiter>) -> Option<u64> {
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
-        self.batches().insert(tag, waiters);
-        tag
+        self.batches().as_mut()?.insert(tag, waiters);
+        Some(tag)
     }
 
     /// Whether somebody waits for the batch with this tag.
     pub(crate) fn waits(&self, tag: u64) -> bool {
-        self.batches().contains_key(&tag)
+        self.batches().as_ref().is_some_and(|batches| batches.contains_key(&tag))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.batches().as_ref().map_or(0, HashMap::len)
+    }
+
+    /// Tells everybody who waits, now or later, that no answer will come. What they sent may be in the log.
+    pub(crate) fn close(&self) {
+        // A reply that is dropped says so.
+        drop(self.batches().take());
     }
 
     /// Answers everybody who waits for the batch with this tag.
     pub(crate) fn answer(&self, tag: u64, verdicts: Vec<Verdict>) {
-        let Some(waiters) = self.batches().remove(&tag) else { return };
+        let Some(waiters) = self.take(tag) else { return };
         let mut verdicts = verdicts.into_iter();
         for waiter in waiters {
             let own = verdicts.by_ref().take(waiter.records).collect();
@@ -137,7 +168,7 @@ impl Waiting {
     }
 
     fn refuse(&self, tag: u64, error: &IngestError) {
-        for waiter in self.batches().remove(&tag).into_iter().flatten() {
+        for waiter in self.take(tag).into_iter().flatten() {
             let _ = waiter.reply.send(Err(error.clone()));
         }
     }
@@ -151,16 +182,15 @@ struct Batcher<L> {
 }
 
 impl<L: Log> Batcher<L> {
-    async fn run(self, mut queue: mpsc::Receiver<Submission>) {
-        let mut first = None;
+    /// Makes batches until told to stop; what still waits in the queue then is dropped, and its callers told.
+    async fn run(self, mut queue: mpsc::Receiver<Submission>, mut stop: watch::Receiver<bool>) {
         loop {
-            let submission = match first.take() {
-                Some(submission) => submission,
-                None => match queue.recv().await {
-                    Some(submission) => submission,
-                    None => return,
-                },
+            let submission = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                submission = queue.recv() => submission,
             };
+            let Some(submission) = submission else { return };
             // While the last batch was on its way to the disk, more has come in: that is the next batch.
             let mut waiters = Vec::new();
             let mut drafts = Vec::new();
@@ -183,7 +213,7 @@ impl<L: Log> Batcher<L> {
     }
 
     async fn append(&self, drafts: Vec<Draft>, waiters: Vec<Waiter>) {
-        let tag = self.waiting.register(waiters);
+        let Some(tag) = self.waiting.register(waiters) else { return };
         let mut builder = BatchBuilder::new(tag, self.clock.stamp());
         drafts.iter().for_each(|draft| builder.push(draft));
         let (count, bytes) = builder.finish();

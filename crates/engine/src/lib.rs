@@ -13,9 +13,12 @@ mod clock;
 mod history;
 mod ingest;
 mod partition;
+mod publications;
 mod secret;
 mod snapshot;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +28,9 @@ use canvass_election::tally::{Cast, HeldReturn, Remembered};
 use canvass_election::{Definition, Digest, Record};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-pub use board::{Publication, Published, PublishedContest};
+pub use board::{Published, PublishedContest};
 pub use clock::Clock;
 pub use history::{At, Change, ChangeKind, TimelinePoint};
 pub use ingest::{Ingest, IngestError, Verdict};
@@ -35,6 +39,7 @@ pub use secret::Secret;
 pub use start::{Options, StartError, stored_definition};
 
 use board::Board;
+use ingest::Waiting;
 use partition::Partition;
 
 /// Looks a record up in the log.
@@ -49,8 +54,16 @@ pub struct Engine {
     board: Arc<Board>,
     lookup: Lookup,
     failed: watch::Receiver<Option<String>>,
-    stop: watch::Sender<bool>,
-    tasks: tokio::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    stop: tokio::sync::Mutex<Stop>,
+}
+
+/// The engine's tasks, in the order in which they end.
+struct Stop {
+    taking: Vec<JoinHandle<()>>,
+    stop_taking: watch::Sender<bool>,
+    folding: Vec<JoinHandle<()>>,
+    stop_folding: watch::Sender<bool>,
+    waiting: Arc<Waiting>,
 }
 
 impl Engine {
@@ -84,7 +97,7 @@ impl Engine {
         self.board.timeline(query)
     }
 
-    /// Runs `f` on every change of the returns, in the order of the log.
+    /// Runs `f` on every change of the returns: partition by partition, in the order of its records.
     pub fn for_each_change(&self, f: impl FnMut(&Change)) {
         self.board.for_each_change(f);
     }
@@ -138,13 +151,28 @@ impl Engine {
         }
     }
 
-    /// Stops the workers and writes snapshots, so that the next start is quick.
+    /// Takes nothing more, folds and answers what was taken, and writes snapshots, so that the next start is quick.
     pub async fn stop(&self) {
-        self.stop.send_replace(true);
-        for task in self.tasks.lock().await.drain(..) {
-            // A worker that panicked has said so already; its partition is replayed at the next start.
+        let mut stop = self.stop.lock().await;
+        // Tasks that failed have said so already; their partitions are replayed at the next start.
+        stop.stop_taking.send_replace(true);
+        for task in std::mem::take(&mut stop.taking) {
             let _ = task.await;
         }
+        // Nothing is appended any more: what the log holds now is all there is to fold.
+        stop.stop_folding.send_replace(true);
+        for task in std::mem::take(&mut stop.folding) {
+            let _ = task.await;
+        }
+        stop.waiting.close();
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Batches that somebody waits for.
+    async fn waiting(&self) -> usize {
+        self.stop.lock().await.waiting.len()
     }
 }
 

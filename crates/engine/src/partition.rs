@@ -2,24 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use canvass_election::event::Cell;
 use canvass_election::ids::{ContestId, Offset, PartitionId, Timestamp, UnitId};
 use canvass_election::tally::{CellValue, ContestState, Partial};
 use canvass_election::{Record, Tally};
-use canvass_log::{Entry, Log};
-use canvass_protocol::record::BatchReader;
+use canvass_log::{Entry, Log, ReadError};
+use canvass_protocol::record::{BatchReader, DecodeError};
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
-use crate::history::{PartitionHistory, STEP_MS, changes_of};
+use crate::history::{PartitionHistory, changes_of, step_of};
 use crate::ingest::{Verdict, Waiting};
 use crate::snapshot::{self, Snapshot};
 
-/// Records after which a partition writes a new snapshot while it runs.
-pub(crate) const SNAPSHOT_RECORDS: u64 = 5_000_000;
+/// Records after which a partition writes a new snapshot while it runs; few enough in tests that some do.
+const SNAPSHOT_RECORDS: u64 = if cfg!(test) { 12 } else { 5_000_000 };
+/// Snapshots that are written at a time: each takes a copy of its partition, and a core.
+const SNAPSHOT_TURNS: usize = 2;
+/// How often in a row a read that fails is tried again; what it may lack, such as a free descriptor, comes back.
+const READ_RETRIES: u32 = 20;
+/// The time between two such tries.
+const READ_PAUSE: Duration = Duration::from_millis(250);
 
 /// How far a partition's fold is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +43,26 @@ pub struct Progress {
     pub held: usize,
 }
 
+/// Where snapshots go, one for each partition.
+pub(crate) struct Snapshots {
+    pub(crate) folder: PathBuf,
+    turns: Semaphore,
+}
+
+impl Snapshots {
+    pub(crate) fn new(folder: PathBuf) -> Arc<Self> {
+        Arc::new(Snapshots { folder, turns: Semaphore::new(SNAPSHOT_TURNS) })
+    }
+}
+
 /// The state of one partition, shared by its worker, the board and readers.
 pub(crate) struct Partition {
     pub(crate) id: PartitionId,
     tally: Mutex<Tally>,
+    /// The checksum of the last batch in the tally.
+    last: AtomicU32,
+    /// The tally holds half of a batch, which cannot be decoded.
+    broken: AtomicBool,
     history: RwLock<PartitionHistory>,
     /// What has changed since the board last looked.
     pending: Mutex<Pending>,
@@ -63,11 +88,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Partition {
     /// Starts where the snapshot ends, or at the first record. `marks` are ascending.
     pub(crate) fn new(id: PartitionId, snapshot: Option<Snapshot>, mut marks: Vec<Offset>) -> Self {
-        let (tally, history) = match snapshot {
-            Some(Snapshot { tally, history, .. }) => (tally, history),
-            None => (Tally::new(id), PartitionHistory::default()),
+        let (last, tally, history) = match snapshot {
+            Some(Snapshot { last, tally, history, .. }) => (last, tally, history),
+            None => (0, Tally::new(id), PartitionHistory::default()),
         };
-        marks.retain(|mark| *mark > tally.end());
+        marks.retain(|mark| *mark >= tally.end());
         marks.reverse();
         let partial = tally.partial();
         let pending = Pending {
@@ -80,6 +105,8 @@ impl Partition {
             id,
             end: watch::Sender::new(tally.end()),
             tally: Mutex::new(tally),
+            last: AtomicU32::new(last),
+            broken: AtomicBool::new(false),
             history: RwLock::new(history),
             pending: Mutex::new(pending),
             marks: Mutex::new(marks),
@@ -93,6 +120,11 @@ impl Partition {
 
     pub(crate) fn history(&self) -> RwLockReadGuard<'_, PartitionHistory> {
         self.history.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the tally is no prefix of the log: a fold ended in the middle of a batch.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) || self.tally.is_poisoned()
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -135,33 +167,50 @@ impl Partition {
 
     /// Folds one batch. Verdicts are worked out only for a batch that somebody waits for.
     fn fold(&self, entry: &Entry, waiting: &Waiting) -> Result<(), String> {
-        let reader = BatchReader::new(&entry.batch.bytes);
-        let reader = reader.map_err(|e| format!("{}, batch {}: {e}", entry.partition, entry.offset))?;
+        let undecodable = |e| format!("{}, batch {}: {e}", entry.partition, entry.offset);
+        let reader = BatchReader::new(&entry.batch.bytes).map_err(undecodable)?;
         let tag = reader.tag;
-        let waited_for = waiting.waits(tag);
-        let mut verdicts = Vec::new();
+        let mut verdicts = waiting.waits(tag).then(Vec::new);
         let mut tally = self.tally();
-        for record in reader.records(entry.partition, entry.offset) {
-            let record = record.map_err(|e| format!("{}, batch {}: {e}", entry.partition, entry.offset))?;
-            if record.time.0 / STEP_MS > tally.time().0 / STEP_MS && record.id.position == 0 {
-                self.keep(&mut tally);
-            }
-            let outcome = tally.apply(&record);
-            self.note_changes(&tally, &record, &outcome);
-            if waited_for {
-                verdicts.push(Verdict { record: record.id, time: record.time, outcome });
-            }
-        }
         let mut marks = lock(&self.marks);
+        // Before the batch, not after the last one: a snapshot may stand at a mark and not have kept it.
         if marks.last().is_some_and(|mark| *mark <= tally.end()) {
             while marks.pop_if(|mark| *mark <= tally.end()).is_some() {}
             self.keep(&mut tally);
         }
-        drop((marks, tally));
+        drop(marks);
+        let folded = self.apply(&mut tally, entry, reader, verdicts.as_mut());
+        // Said before the lock is free, so that nobody takes half a batch for a whole one.
+        self.broken.store(folded.is_err(), Ordering::Relaxed);
+        folded.map_err(undecodable)?;
+        self.last.store(crc32c::crc32c(&entry.batch.bytes), Ordering::Relaxed);
+        drop(tally);
         self.records.fetch_add(u64::from(entry.batch.count), Ordering::Relaxed);
         self.end.send_replace(entry.offset.next());
-        if waited_for {
+        if let Some(verdicts) = verdicts {
             waiting.answer(tag, verdicts);
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        tally: &mut Tally,
+        entry: &Entry,
+        reader: BatchReader<'_>,
+        mut verdicts: Option<&mut Vec<Verdict>>,
+    ) -> Result<(), DecodeError> {
+        for record in reader.records(entry.partition, entry.offset) {
+            let record = record?;
+            let topic = self.id.topic;
+            if record.id.position == 0 && step_of(topic, record.time) > step_of(topic, tally.time()) {
+                self.keep(tally);
+            }
+            let outcome = tally.apply(&record);
+            self.note_changes(tally, &record, &outcome);
+            if let Some(verdicts) = verdicts.as_mut() {
+                verdicts.push(Verdict { record: record.id, time: record.time, outcome });
+            }
         }
         Ok(())
     }
@@ -180,42 +229,77 @@ impl Partition {
         }
     }
 
-    /// Reads and folds until told to stop; a log that cannot be read or decoded is an error for good.
+    /// Reads and folds. Told to stop, it folds what the log holds by then and writes a snapshot; a `stop` that is
+    /// gone ends it at once. A log that cannot be read or decoded is an error for good.
     pub(crate) async fn run<L: Log>(
         self: Arc<Self>,
         log: Arc<L>,
         waiting: Arc<Waiting>,
-        snapshots: Option<PathBuf>,
+        snapshots: Option<Arc<Snapshots>>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
-        let from = self.tally().end();
-        let mut entries = std::pin::pin!(log.read(self.id, from));
+        let mut entries = pin!(log.read(self.id, *self.end.borrow()));
+        let mut last = None;
+        let mut failures = 0;
         let mut next_snapshot = SNAPSHOT_RECORDS;
-        loop {
+        let mut saving: Option<JoinHandle<()>> = None;
+        while last.is_none_or(|last| *self.end.borrow() < last) {
             let entry = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                told = async { stop.wait_for(|stop| *stop).await.is_ok() }, if last.is_none() => {
+                    if !told {
+                        return Ok(());
+                    }
+                    last = Some(log.end(self.id).await.map_err(|e| e.to_string())?);
+                    continue;
+                }
                 entry = entries.next() => entry,
             };
-            let Some(entry) = entry else { break };
-            self.fold(&entry.map_err(|e| e.to_string())?, &waiting)?;
-            if self.records.load(Ordering::Relaxed) >= next_snapshot {
-                next_snapshot += SNAPSHOT_RECORDS;
-                self.save(snapshots.as_ref());
+            match entry {
+                Some(Ok(entry)) => self.fold(&entry, &waiting)?,
+                Some(Err(ReadError::Io(error))) if failures < READ_RETRIES => {
+                    tracing::warn!(partition = %self.id, %error, "the log cannot be read; trying again");
+                    failures += 1;
+                    tokio::time::sleep(READ_PAUSE).await;
+                    entries.set(log.read(self.id, *self.end.borrow()));
+                    continue;
+                }
+                Some(Err(error)) => return Err(error.to_string()),
+                None => break,
+            }
+            failures = 0;
+            let due = self.records.load(Ordering::Relaxed) >= next_snapshot;
+            if due && saving.as_ref().is_none_or(JoinHandle::is_finished) {
+                next_snapshot = self.records.load(Ordering::Relaxed) + SNAPSHOT_RECORDS;
+                saving = snapshots.clone().map(|s| tokio::spawn(Arc::clone(&self).save(s)));
             }
         }
-        self.save(snapshots.as_ref());
+        if let Some(saving) = saving {
+            // One that panicked has said so, and is written again now.
+            let _ = saving.await;
+        }
+        if let Some(snapshots) = snapshots {
+            self.save(snapshots).await;
+        }
         Ok(())
     }
 
     /// Writes a snapshot. One that cannot be written costs time at the next start, and nothing else.
-    fn save(&self, folder: Option<&PathBuf>) {
-        let Some(folder) = folder else { return };
-        let mut tally = self.tally();
-        self.keep(&mut tally);
-        let history = self.history();
-        if let Err(error) = snapshot::save(folder, &tally, &history) {
-            tracing::warn!(partition = %self.id, %error, "no snapshot was written; the next start replays more");
+    async fn save(self: Arc<Self>, snapshots: Arc<Snapshots>) {
+        let Ok(_turn) = snapshots.turns.acquire().await else { return };
+        let folder = snapshots.folder.clone();
+        let id = self.id;
+        let saved = tokio::task::spawn_blocking(move || {
+            // A copy takes a fraction of the time that writing does, and the count goes on meanwhile.
+            let tally = self.tally();
+            let copies = (self.last.load(Ordering::Relaxed), tally.clone(), self.history().clone());
+            drop(tally);
+            let (last, tally, history) = copies;
+            snapshot::save(&folder, last, &tally, &history)
+        });
+        let saved = saved.await.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked)));
+        if let Err(error) = saved {
+            tracing::warn!(partition = %id, %error, "no snapshot was written; the next start replays more");
         }
     }
 }

@@ -2,26 +2,31 @@
 //!
 //! A file is a 16-byte header (`CANVSNAP`, version in 4 bytes, CRC32C of the rest in 4 bytes, little-endian) and
 //! the [`Snapshot`] in postcard's form. It is written aside and renamed, so it is whole or not there. A snapshot
-//! that is not readable, or whose digest does not fit its state, is set aside: the log alone gives the same state.
+//! that is not readable, whose digest does not fit its state, or whose last batch is not the one that the log has
+//! there (the log was put back to an older state, or is another election's) is not used: the log alone gives the
+//! same state.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use canvass_election::ids::PartitionId;
+use canvass_election::ids::{Offset, PartitionId};
 use canvass_election::{Digest, Tally};
+use canvass_log::{Log, ReadError};
 use serde::{Deserialize, Serialize};
 
 use crate::history::PartitionHistory;
 
 const MAGIC: &[u8; 8] = b"CANVSNAP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 16;
 
 /// A partition's state after some prefix of its batches.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Snapshot<T = Tally, H = PartitionHistory> {
     pub(crate) digest: Digest,
+    /// The checksum of the last batch folded.
+    pub(crate) last: u32,
     pub(crate) tally: T,
     pub(crate) history: H,
 }
@@ -31,9 +36,9 @@ fn path(folder: &Path, partition: PartitionId) -> PathBuf {
 }
 
 /// Writes the snapshot of a tally and its history.
-pub(crate) fn save(folder: &Path, tally: &Tally, history: &PartitionHistory) -> io::Result<()> {
+pub(crate) fn save(folder: &Path, last: u32, tally: &Tally, history: &PartitionHistory) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let snapshot = Snapshot { digest: tally.digest(), tally, history };
+    let snapshot = Snapshot { digest: tally.digest(), last, tally, history };
     let mut bytes = Vec::from(*MAGIC);
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend([0; 4]);
@@ -47,6 +52,20 @@ pub(crate) fn save(folder: &Path, tally: &Tally, history: &PartitionHistory) -> 
     file.sync_all()?;
     fs::rename(&aside, &target)?;
     fs::File::open(folder)?.sync_all()
+}
+
+/// The snapshot, if it is one of this log.
+pub(crate) async fn of_log<L: Log>(log: &L, snapshot: Snapshot) -> Result<Option<Snapshot>, ReadError> {
+    let (partition, end) = (snapshot.tally.partition(), snapshot.tally.end());
+    let last = match end.0.checked_sub(1) {
+        Some(last) => log.entry(partition, Offset(last)).await?,
+        None => None,
+    };
+    if last.is_some_and(|entry| crc32c::crc32c(&entry.batch.bytes) == snapshot.last) {
+        return Ok(Some(snapshot));
+    }
+    tracing::warn!(%partition, %end, "a snapshot is not of this log; the log is replayed instead");
+    Ok(None)
 }
 
 /// Reads the snapshot of a partition, if there is one and it is whole.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,14 @@ use canvass_log::{AppendError, Batch, Entry, Log, ReadError};
 use canvass_protocol::record::{BatchBuilder, BatchReader, Draft};
 use futures_util::FutureExt;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::board::{Board, read_publications};
+use crate::board::Board;
 use crate::clock::{Clock, system_time};
 use crate::ingest::{Ingest, Waiting};
-use crate::partition::Partition;
-use crate::{Engine, snapshot};
+use crate::partition::{Partition, Snapshots};
+use crate::publications::{List, Past};
+use crate::{Engine, Stop, snapshot};
 
 /// How an engine is to run.
 #[derive(Debug, Clone)]
@@ -118,6 +121,29 @@ fn compare(stored: &Definition, given: &Definition) -> Result<(), StartError> {
     Err(StartError::OtherDefinition(format!("they differ in {}", keys.unwrap_or_default())))
 }
 
+/// What every task of an engine has: when one of them fails, all of it does.
+#[derive(Clone)]
+struct Tasks {
+    waiting: Arc<Waiting>,
+    fail: watch::Sender<Option<String>>,
+}
+
+impl Tasks {
+    /// Runs a task that ends with the engine only. If it fails or panics the engine has failed, and nobody is left
+    /// waiting for an answer.
+    fn spawn(&self, task: impl Future<Output = Result<(), String>> + Send + 'static) -> JoinHandle<()> {
+        let Tasks { waiting, fail } = self.clone();
+        tokio::spawn(async move {
+            let ended = AssertUnwindSafe(task).catch_unwind().await;
+            if let Err(reason) = ended.unwrap_or_else(|_| Err("a task of the engine panicked".to_owned())) {
+                tracing::error!(%reason, "the count cannot go on");
+                fail.send_replace(Some(reason));
+                waiting.close();
+            }
+        })
+    }
+}
+
 impl Engine {
     /// Starts on a log: settles the definition, recovers every partition, and publishes the first results.
     /// Returns once everything in the log has been folded.
@@ -131,66 +157,81 @@ impl Engine {
             std::fs::create_dir_all(folder)?;
         }
         let in_folder = |name: &str| options.folder.as_ref().map(|f| f.join(name));
-        let snapshots = in_folder("snapshots");
-        let list = in_folder("publications.ndjson");
-        let publications = list.as_deref().map_or_else(|| Ok(Vec::new()), read_publications)?;
-        let clock = Arc::new(Clock::new(in_folder("clock").filter(|_| definition.is_test)));
+        let clock = Arc::new(Clock::new(in_folder("clock").filter(|_| definition.is_test))?);
+        let mut ends = BTreeMap::new();
+        for id in definition.partition_ids() {
+            ends.insert(id, log.end(id).await?);
+        }
+        // The first batch holds the moment it was written: no other log begins with the same.
+        let first = log.entry(PartitionId::CONTROL, Offset(0)).await?;
+        let identity = first.map_or(0, |entry| crc32c::crc32c(&entry.batch.bytes));
+        let (past, list) = match in_folder("publications.ndjson") {
+            Some(path) => (Past::read(&path, identity, &ends)?, Some(List::open(&path, identity)?)),
+            None => (Past::default(), None),
+        };
+        let (stop_taking, taking_stopped) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let (fail, failed) = watch::channel(None);
         let waiting = Arc::new(Waiting::new(system_time().0 << 20));
-        let mut tasks = Vec::new();
-        let mut partitions = BTreeMap::new();
-        let mut ends = Vec::new();
-        let loading = definition.partition_ids().map(|id| {
-            let folder = snapshots.clone();
-            (id, tokio::task::spawn_blocking(move || folder.and_then(|folder| snapshot::load(&folder, id))))
-        });
-        for (id, loading) in loading.collect::<Vec<_>>() {
-            let end = log.end(id).await?;
-            let snapshot = loading.await.map_err(|e| StartError::Decode(e.to_string()))?;
-            let snapshot = snapshot.filter(|s| s.tally.end() <= end);
-            let marks = publications.iter().filter_map(|p| p.watermark.get(&id).copied());
-            let mut marks: Vec<Offset> = marks.collect();
-            marks.sort_unstable();
-            marks.dedup();
-            let partition = Arc::new(Partition::new(id, snapshot, marks));
-            let run = Arc::clone(&partition).run(
-                Arc::clone(&log),
-                Arc::clone(&waiting),
-                snapshots.clone(),
-                stopped.clone(),
-            );
-            let fail = fail.clone();
-            tasks.push(tokio::spawn(async move {
-                if let Err(reason) = run.await {
-                    tracing::error!(%reason, "a partition cannot be counted any further");
-                    fail.send_replace(Some(reason));
-                }
-            }));
-            ends.push((Arc::clone(&partition), end));
-            partitions.insert(id, partition);
+        let tasks = Tasks { waiting: Arc::clone(&waiting), fail };
+        let snapshots = in_folder("snapshots").map(Snapshots::new);
+        let partitions = load(&*log, &definition, snapshots.as_ref(), &past).await?;
+        let mut folding = Vec::new();
+        for partition in partitions.values() {
+            let (log, waiting) = (Arc::clone(&log), Arc::clone(&waiting));
+            let run = Arc::clone(partition).run(log, waiting, snapshots.clone(), stopped.clone());
+            folding.push(tasks.spawn(run));
         }
-        recovered(ends, failed.clone()).await.map_err(StartError::Decode)?;
-        partitions.values().for_each(|p: &Arc<Partition>| clock.recorded(p.tally().time()));
-        let board =
-            Board::start(&definition, partitions.values().cloned().collect(), publications, list.as_deref())?;
+        recovered(&partitions, &ends, failed.clone()).await.map_err(StartError::Decode)?;
+        partitions.values().for_each(|p| clock.recorded(p.tally().time()));
+        let board = Board::start(&definition, partitions.values().cloned().collect(), past, list)?;
         let board = Arc::new(board);
-        tasks.push(tokio::spawn(Arc::clone(&board).run(options.tick, stopped)));
-        let ingest = Ingest::start(&log, &clock, definition.partition_ids(), &waiting);
+        folding.push(tasks.spawn(Arc::clone(&board).run(options.tick, stopped).map(Ok)));
+        let ids = definition.partition_ids().collect();
+        let (ingest, batchers) = Ingest::new(&log, &clock, ids, &waiting, &taking_stopped);
+        let taking = batchers.into_iter().map(|batcher| tasks.spawn(batcher.map(Ok))).collect();
         let lookup = move |record| look_up(Arc::clone(&log), record).boxed();
-        let (lookup, tasks) = (Box::new(lookup), tokio::sync::Mutex::new(tasks));
-        Ok(Engine { definition, clock, ingest, partitions, board, lookup, failed, stop, tasks })
+        let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
+        let (lookup, stop) = (Box::new(lookup), tokio::sync::Mutex::new(stop));
+        Ok(Engine { definition, clock, ingest, partitions, board, lookup, failed, stop })
     }
+}
+
+/// Every partition, as far as its snapshot goes. Snapshots are read side by side.
+async fn load<L: Log>(
+    log: &L,
+    definition: &Definition,
+    snapshots: Option<&Arc<Snapshots>>,
+    past: &Past,
+) -> Result<BTreeMap<PartitionId, Arc<Partition>>, StartError> {
+    let loading = definition.partition_ids().map(|id| {
+        let folder = snapshots.map(|s| s.folder.clone());
+        (id, tokio::task::spawn_blocking(move || folder.and_then(|folder| snapshot::load(&folder, id))))
+    });
+    let mut partitions = BTreeMap::new();
+    for (id, loading) in loading.collect::<Vec<_>>() {
+        let snapshot = match loading.await.map_err(|e| StartError::Decode(e.to_string()))? {
+            Some(snapshot) => snapshot::of_log(log, snapshot).await?,
+            None => None,
+        };
+        let marks = past.publications.iter().filter_map(|p| p.watermark.get(&id).copied());
+        let mut marks: Vec<Offset> = marks.collect();
+        marks.sort_unstable();
+        marks.dedup();
+        partitions.insert(id, Arc::new(Partition::new(id, snapshot, marks)));
+    }
+    Ok(partitions)
 }
 
 /// Waits until every partition has folded what was in the log at the start.
 async fn recovered(
-    ends: Vec<(Arc<Partition>, Offset)>,
+    partitions: &BTreeMap<PartitionId, Arc<Partition>>,
+    ends: &BTreeMap<PartitionId, Offset>,
     mut failed: watch::Receiver<Option<String>>,
 ) -> Result<(), String> {
-    for (partition, end) in ends {
+    for (partition, end) in partitions.values().zip(ends.values()) {
         tokio::select! {
-            () = partition.reached(end) => {}
+            () = partition.reached(*end) => {}
             reason = failed.wait_for(Option::is_some) => {
                 return Err(reason.ok().and_then(|r| r.clone()).unwrap_or_default());
             }

@@ -1,0 +1,7 @@
+//! The engine as a whole, on logs that work and on logs that do not.
+
+mod faulty;
+mod life;
+mod past;
+mod taking;
+mod world;
