@@ -1,5 +1,7 @@
 //! Bad input of every kind: each is answered with the code of its problem, and nothing is changed by it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod support;
 
 use std::path::Path;

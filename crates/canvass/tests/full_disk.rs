@@ -1,5 +1,7 @@
 //! A full disk: nothing is confirmed that is not recorded, the server lives on, and it recovers with the space.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

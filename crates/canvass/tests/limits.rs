@@ -1,5 +1,7 @@
 //! Every input has a limit, and whoever exceeds it is told so.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod support;
 
 use std::io::{Read, Write};

@@ -1,6 +1,8 @@
 //! A mass live vote with retries, second votes and kills: whoever was confirmed is counted, once. And readers who
 //! are cut off at random moments end with the same bytes as everyone else.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod support;
 
 use std::path::Path;

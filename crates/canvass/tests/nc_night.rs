@@ -1,6 +1,8 @@
 //! The night of 2020-11-03 in North Carolina, through the public API: at each of the feed's snapshots the count
 //! equals the state's own row, however often the server is killed on the way.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -21,6 +21,7 @@ use canvass_protocol::api::{
 };
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Draft;
+use rand::RngCore;
 use serde_json::json;
 
 use crate::App;
@@ -102,23 +103,19 @@ fn allow(app: &App, headers: &HeaderMap, peer: SocketAddr, roles: &[Role]) -> Re
     }
 }
 
-/// The id of a request: by its idempotency key, or by its content where it has none.
-fn request_id(
-    app: &App,
-    key: &Key,
-    given: Option<&str>,
-    path: &str,
-    body: &[u8],
-) -> Result<RequestId, Problem> {
-    let scope = key.name.as_bytes();
+/// The id of a request by its idempotency key. Without one, every request is a new one: counts are cumulative, so
+/// the same return again changes nothing, and an act of the desk that was done is refused the second time. To take
+/// equal bodies for retries would be wrong, since a number may be corrected and then rightly be stated again.
+fn request_id(app: &App, key: &Key, given: Option<&str>) -> Result<RequestId, Problem> {
     match given {
         Some(given) => {
             check_key(given)?;
-            Ok(app.secret.request(scope, given))
+            Ok(app.secret.request(key.name.as_bytes(), given))
         }
         None => {
-            let content = blake3::hash(body).to_hex();
-            Ok(app.secret.request(scope, &format!("content {path} {content}")))
+            let mut id = RequestId([0; 16]);
+            rand::rng().fill_bytes(&mut id.0);
+            Ok(id)
         }
     }
 }
@@ -134,7 +131,6 @@ async fn ask<T: serde::de::DeserializeOwned>(
     app: &App,
     (peer, headers, body): (SocketAddr, HeaderMap, Body),
     roles: &[Role],
-    path: &str,
 ) -> Result<Asked<T>, Problem> {
     let key = allow(app, &headers, peer, roles)?;
     if body::media_type(&headers)? != MediaType::Json {
@@ -142,7 +138,7 @@ async fn ask<T: serde::de::DeserializeOwned>(
     }
     let bytes = body::read(body, body::SINGLE_LIMIT).await?;
     let given = body::idempotency_key(&headers)?;
-    let request = request_id(app, &key, given.as_deref(), path, &bytes)?;
+    let request = request_id(app, &key, given.as_deref())?;
     Ok(Asked { body: api::read(&bytes)?, request, actor: Actor(key.name.clone()) })
 }
 
@@ -195,7 +191,6 @@ type MakeEvent<'a> = dyn Fn(Return) -> (PartitionId, Event) + Send + Sync + 'a;
 async fn take_returns(
     app: &App,
     (peer, headers, body): (SocketAddr, HeaderMap, Body),
-    path: &str,
     make: &MakeEvent<'_>,
 ) -> Answer {
     let key = allow(app, &headers, peer, &[Role::Source])?;
@@ -206,7 +201,7 @@ async fn take_returns(
     let prepare = |line: &[u8], given: Option<String>| -> Result<(PartitionId, RequestId, Event), Problem> {
         let request: ReturnRequest = api::read(line)?;
         let given = given.or_else(|| request.key.clone());
-        let id = request_id(app, &key, given.as_deref(), path, line)?;
+        let id = request_id(app, &key, given.as_deref())?;
         let (partition, event) = make(to_return(app, &request, &actor)?);
         Ok((partition, id, event))
     };
@@ -267,7 +262,7 @@ pub(crate) async fn post_returns(
     let make = |reported: Return| {
         (definition.returns_partition(reported.cell.unit), Event::ReturnReported(reported))
     };
-    take_returns(&app, (peer, headers, body), "returns", &make).await
+    take_returns(&app, (peer, headers, body), &make).await
 }
 
 /// `POST /api/v1/recounts/{record}/returns`
@@ -281,7 +276,7 @@ pub(crate) async fn post_recount_returns(
     let recount = record_id(&app, &recount)?;
     let make =
         |reported: Return| (recount.partition, Event::RecountReported(RecountReturn { recount, reported }));
-    take_returns(&app, (peer, headers, body), &format!("recounts {recount}"), &make).await
+    take_returns(&app, (peer, headers, body), &make).await
 }
 
 /// `POST /api/v1/returns/{record}/{corrections|release|reject}`
@@ -294,10 +289,9 @@ pub(crate) async fn post_return_act(
 ) -> Answer {
     let asked = (peer, headers, body);
     let target = record_id(&app, &target);
-    let path = format!("{act} {}", target.as_ref().map_or_else(|_| String::new(), RecordId::to_string));
     let (request, event) = match act.as_str() {
         "corrections" => {
-            let asked = ask::<CorrectionRequest>(&app, asked, &[Role::Source, Role::Desk], &path).await?;
+            let asked = ask::<CorrectionRequest>(&app, asked, &[Role::Source, Role::Desk]).await?;
             let corrects = target.clone()?;
             let cell = corrected_cell(&app, corrects).await?;
             let contest = &app.definition().contests[cell.contest.index()];
@@ -309,7 +303,7 @@ pub(crate) async fn post_return_act(
             )
         }
         "release" | "reject" => {
-            let asked = ask::<ReasonRequest>(&app, asked, &[Role::Desk], &path).await?;
+            let asked = ask::<ReasonRequest>(&app, asked, &[Role::Desk]).await?;
             let reason = reason(&asked.body.reason)?;
             let answer = HeldAnswer { held: target.clone()?, reason, actor: asked.actor };
             let release = act == "release";
@@ -351,7 +345,7 @@ pub(crate) async fn post_recount(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let asked: Asked<RecountRequest> = ask(&app, (peer, headers, body), &[Role::Desk], "recounts").await?;
+    let asked: Asked<RecountRequest> = ask(&app, (peer, headers, body), &[Role::Desk]).await?;
     let definition = app.definition();
     let contest = contest(&app, &asked.body.contest)?;
     if definition.contests[contest.index()].voting().is_some() {
@@ -379,8 +373,7 @@ pub(crate) async fn post_recount_close(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let path = format!("close {recount}");
-    let asked: Asked<ReasonRequest> = ask(&app, (peer, headers, body), &[Role::Desk], &path).await?;
+    let asked: Asked<ReasonRequest> = ask(&app, (peer, headers, body), &[Role::Desk]).await?;
     let recount = record_id(&app, &recount)?;
     let reason = reason(&asked.body.reason)?;
     let event = Event::RecountClosed(RecountClosing { recount, reason, actor: asked.actor });
@@ -397,9 +390,8 @@ pub(crate) async fn post_contest_act(
     body: Body,
 ) -> Answer {
     let asked = (peer, headers, body);
-    let path = format!("{act} {id}");
     let (request, event) = if act == "call" {
-        let asked: Asked<CallRequest> = ask(&app, asked, &[Role::Desk], &path).await?;
+        let asked: Asked<CallRequest> = ask(&app, asked, &[Role::Desk]).await?;
         let contest = contest(&app, &id)?;
         let winners = winners(&app, contest, &asked.body.winners)?;
         let reason = reason(&asked.body.reason)?;
@@ -411,7 +403,7 @@ pub(crate) async fn post_contest_act(
             "uncall" => Event::ContestUncalled,
             _ => return Err(Code::NotFound.into()),
         };
-        let asked: Asked<ReasonRequest> = ask(&app, asked, &[Role::Desk], &path).await?;
+        let asked: Asked<ReasonRequest> = ask(&app, asked, &[Role::Desk]).await?;
         let reason = reason(&asked.body.reason)?;
         (asked.request, make(ContestAct { contest: contest(&app, &id)?, reason, actor: asked.actor }))
     };
@@ -421,8 +413,15 @@ pub(crate) async fn post_contest_act(
 
 /// Records an act on a contest in every partition, since each folds alone; the control partition answers.
 ///
-/// It comes last: a failure before it leaves an act that nobody was told of and that a retry completes.
+/// It comes last: a failure before it leaves an act that nobody was told of and that a retry completes. What it
+/// would refuse must not be recorded in the others, and no partition knows of the recounts of another.
 async fn record_everywhere(app: &App, request: RequestId, event: Event) -> Result<Recorded, Problem> {
+    if let Event::ContestCertified(act) = &event {
+        let state = &app.edge.published().contests[act.contest.index()].results.state;
+        if !state.recounts.is_empty() {
+            return Err(Code::RecountOpen.into());
+        }
+    }
     if matches!(event, Event::ContestClosed(_) | Event::ContestCertified(_)) {
         let others = app.definition().partition_ids().filter(|p| *p != PartitionId::CONTROL);
         let drafts = others.map(|partition| {
@@ -488,7 +487,7 @@ pub(crate) async fn put_clock(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let asked: Asked<ClockRequest> = ask(&app, (peer, headers, body), &[Role::Desk], "clock").await?;
+    let asked: Asked<ClockRequest> = ask(&app, (peer, headers, body), &[Role::Desk]).await?;
     if !app.definition().is_test {
         return Err(Code::NotARehearsal.into());
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -12,8 +13,12 @@ use canvass_protocol::stream::Seq;
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// Most prepared answers that are kept; above that, all are dropped and prepared again when asked for.
+/// Most prepared answers of a kind that are kept; above that, all are dropped and prepared again when asked for.
 const MAX_PREPARED: usize = 4_096;
+/// Bytes of prepared answers after which the same happens: the past has more documents than any memory holds.
+const MAX_PREPARED_BYTES: usize = 256 << 20;
+/// A document beside its bytes: its tree takes about so many times as much.
+const TREE: usize = 8;
 /// Bodies below this size are not worth compressing.
 const COMPRESS_FROM: usize = 1_024;
 
@@ -74,17 +79,63 @@ pub struct Document {
     pub body: Arc<Body>,
 }
 
+/// What is prepared under some key, with the publication it was prepared for. Whoever asks for it while it is being
+/// prepared waits and does not prepare it a second time; who asks for something else does not wait.
+struct Prepared<K, V> {
+    slots: Mutex<HashMap<K, Slot<V>>>,
+    /// Bytes prepared since the slots were last dropped, by `size`.
+    bytes: AtomicUsize,
+    size: fn(&V) -> usize,
+}
+
+type Slot<V> = Arc<Mutex<Option<(Seq, Arc<V>)>>>;
+
+impl<K: Eq + std::hash::Hash + Clone, V> Prepared<K, V> {
+    fn new(size: fn(&V) -> usize) -> Self {
+        Prepared { slots: Mutex::default(), bytes: AtomicUsize::new(0), size }
+    }
+
+    fn slot(&self, key: &K) -> Slot<V> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(key) {
+            return Arc::clone(slot);
+        }
+        if slots.len() >= MAX_PREPARED || self.bytes.load(Ordering::Relaxed) > MAX_PREPARED_BYTES {
+            slots.clear();
+            self.bytes.store(0, Ordering::Relaxed);
+        }
+        Arc::clone(slots.entry(key.clone()).or_default())
+    }
+
+    fn get<E>(&self, key: &K, seq: Seq, prepare: impl FnOnce() -> Result<Arc<V>, E>) -> Result<Arc<V>, E> {
+        let slot = self.slot(key);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that is newer was prepared by somebody who saw a publication that came in between.
+        if let Some((_, found)) = slot.as_ref().filter(|(found, _)| *found >= seq) {
+            return Ok(Arc::clone(found));
+        }
+        let value = prepare()?;
+        self.bytes.fetch_add((self.size)(&value), Ordering::Relaxed);
+        *slot = Some((seq, Arc::clone(&value)));
+        Ok(value)
+    }
+}
+
 /// The documents and pages of the present publication, each prepared when first asked for.
 pub struct Edge {
     published: watch::Receiver<Arc<Published>>,
-    documents: Mutex<HashMap<DocumentKey, Arc<Document>>>,
-    pages: Mutex<HashMap<String, (Seq, Arc<Body>)>>,
+    documents: Prepared<DocumentKey, Document>,
+    pages: Prepared<String, Body>,
 }
 
 impl Edge {
     /// Follows the engine's publications.
     pub fn new(engine: &Engine) -> Self {
-        Edge { published: engine.published(), documents: Mutex::default(), pages: Mutex::default() }
+        Edge {
+            published: engine.published(),
+            documents: Prepared::new(|document| document.body.bytes.len() * TREE),
+            pages: Prepared::new(|body| body.bytes.len()),
+        }
     }
 
     /// The latest publication.
@@ -95,17 +146,9 @@ impl Edge {
     /// The present document; it is the same until its contest changes.
     pub fn document(&self, engine: &Engine, key: DocumentKey) -> Arc<Document> {
         let published = self.published();
-        let stamp = &published.contests[key.contest.index()].stamp;
-        let mut documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = documents.get(&key).filter(|d| d.seq == stamp.seq) {
-            return Arc::clone(found);
-        }
-        // Built under the lock: whoever else asks for it now waits, and does not build it a second time.
-        let document = Arc::new(build(engine, &published, key));
-        if documents.len() >= MAX_PREPARED {
-            documents.clear();
-        }
-        documents.insert(key, Arc::clone(&document));
+        let seq = published.contests[key.contest.index()].stamp.seq;
+        let prepare = || Ok::<_, std::convert::Infallible>(Arc::new(build(engine, &published, key)));
+        let Ok(document) = self.documents.get(&key, seq, prepare);
         document
     }
 
@@ -116,16 +159,7 @@ impl Edge {
         prepare: impl FnOnce(&Published) -> Result<Arc<Body>, E>,
     ) -> Result<Arc<Body>, E> {
         let published = self.published();
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, body)) = pages.get(name).filter(|(seq, _)| *seq == published.seq) {
-            return Ok(Arc::clone(body));
-        }
-        let body = prepare(&published)?;
-        if pages.len() >= MAX_PREPARED {
-            pages.clear();
-        }
-        pages.insert(name.to_owned(), (published.seq, Arc::clone(&body)));
-        Ok(body)
+        self.pages.get(&name.to_owned(), published.seq, || prepare(&published))
     }
 }
 
