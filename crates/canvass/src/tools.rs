@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canvass_http::auth;
-use canvass_loadgen::bench::{ingest, read, stream};
+use canvass_loadgen::bench::{fold, ingest, read, stream};
 use canvass_loadgen::{Client, Pace, replay};
 use canvass_protocol::definition;
 use canvass_protocol::interchange::nc;
@@ -95,6 +95,8 @@ pub(crate) enum BenchCommand {
     Ingest(IngestArgs),
     /// Read results and check that equal entity tags are equal bytes
     Read(ReadArgs),
+    /// Fold votes in this process, with many voters known already
+    Fold(FoldArgs),
     /// Follow results live and check that every client ends with the same bytes
     Stream(StreamArgs),
 }
@@ -133,6 +135,19 @@ pub(crate) struct IngestArgs {
     /// Sign tokens with the secret of this data folder, for the election of this id
     #[arg(long, value_names = ["DIR", "ID"], num_args = 2)]
     tokens: Option<Vec<String>>,
+}
+
+#[derive(Args)]
+pub(crate) struct FoldArgs {
+    /// Voters that are known before the clock starts
+    #[arg(long, default_value_t = 20_000_000)]
+    known: u64,
+    /// Voters that vote while it runs
+    #[arg(long, default_value_t = 2_000_000)]
+    votes: u64,
+    /// Partitions, folded in turn by one thread
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    partitions: u16,
 }
 
 #[derive(Args)]
@@ -199,6 +214,10 @@ pub(crate) async fn bench(command: BenchCommand) -> Outcome {
                 seed: 1,
             };
             let report = read::run(&args.server.client()?, &options).await.map_err(|e| e.to_string())?;
+            show(&report, &report.differences)
+        }
+        BenchCommand::Fold(FoldArgs { known, votes, partitions }) => {
+            let report = fold::run(&fold::Options { known, votes, partitions }).map_err(|e| e.to_string())?;
             show(&report, &report.differences)
         }
         BenchCommand::Stream(args) => {

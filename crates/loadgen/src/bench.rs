@@ -3,6 +3,7 @@
 //! Each bench ends with a report. Its list of differences is empty if the server did exactly what it promises;
 //! otherwise the numbers beside it mean nothing.
 
+pub mod fold;
 pub mod ingest;
 pub mod read;
 pub mod stream;
