@@ -13,7 +13,7 @@ use canvass_protocol::stream::Seq;
 use tokio::sync::watch;
 
 use crate::clock::system_time;
-use crate::history::{self, At, Change, Limit, TimelinePoint, TimelineQuery};
+use crate::history::{self, At, Change, Limit, PartitionHistory, TimelinePoint, TimelineQuery};
 use crate::partition::Partition;
 use crate::publications::{List, Past, Publication};
 
@@ -197,8 +197,9 @@ impl Board {
     }
 
     pub(crate) fn timeline(&self, query: &TimelineQuery<'_>) -> Vec<TimelinePoint> {
-        let histories: Vec<_> = self.partitions.iter().map(|p| p.history()).collect();
-        history::timeline(histories.iter().map(|h| &**h), query)
+        let each =
+            |f: &mut dyn FnMut(&PartitionHistory)| self.partitions.iter().for_each(|p| f(&p.history()));
+        history::timeline(each, query)
     }
 
     pub(crate) fn for_each_change(&self, mut f: impl FnMut(&Change)) {

@@ -185,31 +185,45 @@ pub struct TimelinePoint {
     pub counts: Counts,
 }
 
-/// Sums over the partitions' histories, at moments that are whole multiples of the step.
-pub(crate) fn timeline<'h>(
-    histories: impl Iterator<Item = &'h PartitionHistory>,
+/// Sums over the partitions' histories, at moments that are whole multiples of the step. `each` hands over one
+/// history after the other: whoever writes to one of them waits for that one only.
+pub(crate) fn timeline(
+    each: impl Fn(&mut dyn FnMut(&PartitionHistory)),
     query: &TimelineQuery<'_>,
 ) -> Vec<TimelinePoint> {
-    let mut steps: Vec<_> = histories.flat_map(|h| h.steps(query.contest, query.inside)).collect();
-    steps.sort_by_key(|(time, ..)| *time);
-    let (Some((first, ..)), Some((last, ..))) = (steps.first(), steps.last()) else { return Vec::new() };
+    let mut times: Option<(Timestamp, Timestamp)> = None;
+    each(&mut |history| {
+        for (time, ..) in history.steps(query.contest, query.inside) {
+            let (first, last) = times.unwrap_or((time, time));
+            times = Some((first.min(time), last.max(time)));
+        }
+    });
+    let Some((first, last)) = times else { return Vec::new() };
     let step = query.step.max(1);
-    let mut moment = query.from.unwrap_or(*first).0.div_ceil(step).saturating_mul(step);
-    let end = query.to.unwrap_or(Timestamp(last.0.div_ceil(step).saturating_mul(step)));
-    let mut counts = Counts::zero(query.selections);
-    let mut points = Vec::new();
-    let mut steps = steps.into_iter().peekable();
-    while moment <= end.0 && points.len() < query.limit {
-        while let Some((_, before, after)) = steps.next_if(|(time, ..)| time.0 <= moment) {
-            if let Some(after) = after {
-                counts.add(after);
-            }
-            if let Some(before) = before {
-                counts.subtract(before);
+    let point_of = |time: Timestamp| time.0.div_ceil(step);
+    let start = point_of(query.from.unwrap_or(first));
+    let after_last = query.to.map_or(point_of(last), |to| to.0 / step).saturating_add(1);
+    let end = after_last.min(start.saturating_add(query.limit as u64));
+    // What came and what went before each point that is shown: no more than there are points.
+    let mut moved: BTreeMap<u64, (Counts, Counts)> = BTreeMap::new();
+    each(&mut |history| {
+        for (time, before, after) in history.steps(query.contest, query.inside) {
+            let point = point_of(time).max(start);
+            if point < end {
+                let (came, went) = moved.entry(point).or_default();
+                after.iter().for_each(|counts| came.add(counts));
+                before.iter().for_each(|counts| went.add(counts));
             }
         }
-        points.push(TimelinePoint { time: Timestamp(moment), counts: counts.clone() });
-        moment = moment.saturating_add(step);
+    });
+    let mut counts = Counts::zero(query.selections);
+    let mut points = Vec::new();
+    for point in start..end {
+        if let Some((came, went)) = moved.get(&point) {
+            counts.add(came);
+            counts.subtract(went);
+        }
+        points.push(TimelinePoint { time: Timestamp(point.saturating_mul(step)), counts: counts.clone() });
     }
     points
 }
