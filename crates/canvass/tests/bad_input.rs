@@ -81,6 +81,9 @@ fn write_election(folder: &Path) -> String {
     file.to_str().unwrap().to_owned()
 }
 
+/// Headers and a body, with the status and the code that answer them.
+type Sent<'a> = (&'a [(&'a str, &'a str)], Vec<u8>, u16, &'a str);
+
 /// The results of every contest, without where they stand.
 fn all_results(address: &str) -> Vec<Value> {
     let contests = ["mayor", "song", "bridge", "early", "late", "again"];
@@ -137,7 +140,7 @@ fn a_vote_that_is_wrong_is_refused_with_its_code() {
     let replace = post(at, "/api/v1/vote", None, None, &vote("again", json!(["x"])));
     assert_eq!((replace.status, replace.code().as_str()), (400, "idempotency-key-required"));
     let json_type = [("content-type", "application/json")];
-    let bodies: [(&[(&str, &str)], Vec<u8>, u16, &str); 6] = [
+    let bodies: [Sent<'_>; 6] = [
         (&json_type, b"vote!".to_vec(), 400, "bad-json"),
         (&json_type, b"{".to_vec(), 400, "bad-json"),
         (&json_type, vec![0xff; 10], 400, "bad-json"),
