@@ -99,8 +99,8 @@ pub struct Change {
     pub unit: UnitId,
     /// The cell before and after, where it touched one.
     pub cell: Option<CellChange>,
-    /// For a held return: what it said.
-    pub stated: Option<Counts>,
+    /// For a held return: what it said, and of which count type.
+    pub stated: Option<(CountItemType, Counts)>,
     /// For a held return: the rule it broke.
     pub held_because: Option<HoldReason>,
     /// For a correction, a release or a recount's return: the record it answers.
@@ -260,7 +260,7 @@ pub(crate) fn changes_of(
     let counted = matches!(outcome, Outcome::Counted(_));
     match (&record.event, outcome) {
         (Event::ReturnReported(r), Outcome::Held(because)) => vec![Change {
-            stated: Some(r.counts.clone()),
+            stated: Some((r.cell.count_type, r.counts.clone())),
             held_because: Some(*because),
             ..whole(K::Held, r.cell.contest, r.cell.unit, &r.source, None)
         }],

@@ -265,7 +265,7 @@ impl Partition {
                     continue;
                 }
                 Some(Err(error)) => return Err(error.to_string()),
-                None => break,
+                None => return Err(format!("{}: the log was closed", self.id)),
             }
             failures = 0;
             let due = self.records.load(Ordering::Relaxed) >= next_snapshot;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use canvass_election::ids::{Offset, PartitionId, RecordId};
+use canvass_election::ids::{Offset, PartitionId, RecordId, Timestamp};
 use canvass_election::{Event, Outcome};
 use canvass_log::{Batch, FileLog, Log, MemoryLog};
 use canvass_protocol::record::{BatchBuilder, Draft};
+use canvass_protocol::stream::Seq;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
@@ -136,6 +137,18 @@ async fn a_worker_that_panics_ends_the_engine_loudly() {
     counts_its_log(&engine, &*log).await;
     let verdict = submit(&engine, 1, vote(POLL, 8, 0)).await;
     assert!(matches!(verdict.outcome, Outcome::Duplicate { .. }));
+}
+
+/// A log that is gone ends the engine as loudly, and nobody waits for it.
+#[tokio::test]
+async fn a_log_that_is_closed_ends_the_engine_loudly() {
+    let log = Arc::new(MemoryLog::new());
+    let engine = start(&log, None).await.unwrap();
+    cast(&engine, 0..10, 0).await;
+    log.close().await;
+    assert!(timeout(SOON, engine.failed()).await.unwrap().contains("closed"));
+    assert_eq!(timeout(SOON, submit_one(&engine, 20)).await.unwrap(), Err(IngestError::Stopping));
+    timeout(SOON, engine.stop()).await.unwrap();
 }
 
 /// Half a batch is never shown: what cannot be decoded ends the engine.
@@ -302,6 +315,23 @@ async fn epochs_only_grow() {
             engine.stop().await;
         }
     }
+}
+
+/// Without the list of publications the past is still there; a moment before all known numbers has none.
+#[tokio::test]
+async fn a_moment_before_every_known_number_has_none() {
+    let log = Arc::new(MemoryLog::new());
+    let folder = tempfile::tempdir().unwrap();
+    let engine = start(&log, Some(folder.path())).await.unwrap();
+    cast(&engine, 0..10, 0).await;
+    engine.stop().await;
+    std::fs::remove_file(folder.path().join("publications.ndjson")).unwrap();
+    let engine = start(&log, Some(folder.path())).await.unwrap();
+    let shown = engine.published().borrow().clone();
+    let before = engine.results_at(At::Time(Timestamp(1))).unwrap();
+    assert_eq!(before.seq, Seq::default());
+    let now = engine.results_at(At::Time(engine.clock().now())).unwrap();
+    assert_eq!((now.seq, &now.contests[2].results), (shown.seq, &shown.contests[2].results));
 }
 
 /// The same through files: a count goes on where it was, with snapshots and without.
