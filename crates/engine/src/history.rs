@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use canvass_election::definition::CountItemType;
 use canvass_election::event::{Actor, Cell, Counts, Event, Record};
 use canvass_election::ids::{ContestId, Offset, PartitionId, RecordId, Timestamp, Topic, UnitId};
 use canvass_election::tally::{CellChange, CellValue, ContestState, Delta, HoldReason, Outcome, Partial};

@@ -213,7 +213,8 @@ fn change_json(app: &App, change: &Change) -> Value {
         map.insert("before".into(), value_json(contest, &cell.before));
         map.insert("after".into(), value_json(contest, &cell.after));
     }
-    if let Some(stated) = &change.stated {
+    if let Some((count_type, stated)) = &change.stated {
+        map.insert("count_type".into(), json!(count_type.as_str()));
         map.insert("stated".into(), json!(CountsRequest::from_counts(contest, stated)));
     }
     if let Some(because) = &change.held_because {

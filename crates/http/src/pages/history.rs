@@ -114,8 +114,10 @@ fn entry<'a>(definition: &'a Definition, change: &Change) -> Entry<'a> {
     };
     let (before, after) = match cell {
         Some(cell) => (side(&cell.before), side(&cell.after)),
-        None => (None, change.stated.clone()),
+        None => (None, change.stated.as_ref().map(|(_, counts)| counts.clone())),
     };
+    let stated = change.stated.as_ref().map(|(count_type, _)| *count_type);
+    let count_type = cell.map(|c| c.cell.count_type).or(stated);
     let caption = match change.kind {
         ChangeKind::Held => "What the return says; it is not counted",
         ChangeKind::Recounted => "Provisional counts of the recount",
@@ -128,7 +130,7 @@ fn entry<'a>(definition: &'a Definition, change: &Change) -> Entry<'a> {
         contest,
         unit_id: &unit.id,
         unit_name: &unit.name,
-        count_type: cell.map(|c| words::count_type(c.cell.count_type)),
+        count_type: count_type.map(words::count_type),
         lines: lines(contest, before.as_ref(), after.as_ref()),
         caption,
         held_because: change.held_because.as_ref().map(held_because),
