@@ -109,6 +109,28 @@ fn a_key_has_its_own_rate_and_a_batch_its_lines() {
 }
 
 #[test]
+fn batches_beyond_what_memory_allows_are_told_to_come_back() {
+    let server = Limited::start(&[]);
+    let slow = |_| {
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        let head = "POST /api/v1/votes HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+        socket.write_all(head.as_bytes()).unwrap();
+        socket
+    };
+    let held: Vec<TcpStream> = (0..64).map(slow).collect();
+    let collector = add_key(&server.data, "hall", &["collector"]);
+    let refused = support::eventually("a refusal", || {
+        let answer = server.batch(1, &collector);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(server.vote(1, None).status, 201, "single votes are taken all the same");
+    drop(held);
+    support::eventually("room", || (server.batch(1, &collector).status == 200).then_some(()));
+}
+
+#[test]
 fn connections_beyond_the_limit_are_turned_away() {
     let server = Limited::start(&["--connections", "3"]);
     let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(&server.address).unwrap()).collect();

@@ -196,7 +196,10 @@ async fn take_returns(
     let key = allow(app, &headers, peer, &[Role::Source])?;
     let actor = Actor(key.name.clone());
     let media_type = body::media_type(&headers)?;
-    let limit = if media_type == MediaType::Json { body::SINGLE_LIMIT } else { body::BATCH_LIMIT };
+    let (limit, _room) = match media_type {
+        MediaType::Json => (body::SINGLE_LIMIT, None),
+        MediaType::Ndjson => (body::BATCH_LIMIT, Some(app.limits.batch()?)),
+    };
     let bytes = body::read(body, limit).await?;
     let prepare = |line: &[u8], given: Option<String>| -> Result<(PartitionId, RequestId, Event), Problem> {
         let request: ReturnRequest = api::read(line)?;

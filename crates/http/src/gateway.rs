@@ -328,6 +328,7 @@ pub(crate) async fn post_votes(
 ) -> Answer {
     // A batch is lines of JSON under either name; one line is the smallest batch.
     body::media_type(&headers)?;
+    let _room = app.limits.batch()?;
     let body = body::read(body, body::BATCH_LIMIT).await?;
     let lines = body::lines(&body)?;
     let trusted = collector(&app, &headers, peer, lines.len())?;

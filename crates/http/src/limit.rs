@@ -5,12 +5,18 @@ use std::num::NonZeroU32;
 
 use canvass_protocol::problem::Code;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Addresses after which old ones are forgotten.
 const MAX_ADDRESSES: usize = 100_000;
 
-/// How much one address and one key may ask.
+/// Batches that are read and recorded at a time. Each may take [`crate::body::BATCH_LIMIT`] of memory, and some
+/// more for its records; whoever comes while so many are under way is told to come back.
+pub(crate) const BATCHES: usize = 64;
+
+/// How much one address and one key may ask, and how much all of them together at a time.
 pub struct Limits {
+    batches: Semaphore,
     per_address: Option<DefaultKeyedRateLimiter<IpAddr>>,
     per_key: Option<DefaultKeyedRateLimiter<String>>,
 }
@@ -25,6 +31,7 @@ impl Limits {
     /// Writes a second of one address and of one key; 0 is no limit. A batch's lines count one each.
     pub fn new(per_address: u32, per_key: u32) -> Self {
         Limits {
+            batches: Semaphore::new(BATCHES),
             per_address: quota(per_address).map(RateLimiter::keyed),
             per_key: quota(per_key).map(RateLimiter::keyed),
         }
@@ -37,6 +44,11 @@ impl Limits {
             limiter.retain_recent();
         }
         ask(limiter, &address, n)
+    }
+
+    /// Asks for room for a batch, for as long as the permit is kept.
+    pub(crate) fn batch(&self) -> Result<SemaphorePermit<'_>, Code> {
+        self.batches.try_acquire().map_err(|_| Code::Overloaded)
     }
 
     /// Asks for `n` writes of a key.
