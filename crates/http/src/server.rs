@@ -104,7 +104,8 @@ pub async fn serve(
             continue;
         };
         let _ = socket.set_nodelay(true);
-        tokio::spawn(connection(socket, peer, router.clone(), Slot(Arc::new(slot)), stop.clone()));
+        let slot = Slot { stop: stop.clone(), _place: Arc::new(slot) };
+        tokio::spawn(connection(socket, peer, router.clone(), slot, stop.clone()));
     }
     drop(listener);
     let all = u32::try_from(connections).unwrap_or(u32::MAX);
@@ -113,7 +114,10 @@ pub async fn serve(
 
 /// A connection's place among those that may be open. A stream keeps it when its connection is upgraded.
 #[derive(Debug, Clone)]
-pub(crate) struct Slot(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct Slot {
+    stop: watch::Receiver<bool>,
+    _place: Arc<OwnedSemaphorePermit>,
+}
 
 async fn connection(
     socket: TcpStream,
@@ -140,6 +144,13 @@ async fn connection(
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
+    }
+}
+
+impl Slot {
+    /// Waits until the server stops: a stream has no other end.
+    pub(crate) async fn stopped(&mut self) {
+        stopped(&mut self.stop).await;
     }
 }
 

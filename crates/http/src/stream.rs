@@ -185,7 +185,7 @@ fn resume_from(params: &HashMap<String, String>, headers: &HeaderMap) -> Option<
 
 /// One client's way through a feed.
 struct Follower {
-    _slot: Slot,
+    slot: Slot,
     feed: Arc<Feed>,
     deltas: broadcast::Receiver<Encoded>,
     /// Frames that go out before the next delta.
@@ -195,7 +195,7 @@ struct Follower {
 impl Follower {
     fn new(app: &App, feed: Arc<Feed>, from: Option<Seq>, slot: Slot) -> Self {
         let (deltas, first) = feed.join(app, from);
-        Follower { _slot: slot, feed, deltas, first: first.into_iter() }
+        Follower { slot, feed, deltas, first: first.into_iter() }
     }
 
     /// The next frame; none when the server stops.
@@ -204,7 +204,11 @@ impl Follower {
             if let Some(frame) = self.first.next() {
                 return Some(frame);
             }
-            match self.deltas.recv().await {
+            let delta = tokio::select! {
+                delta = self.deltas.recv() => delta,
+                () = self.slot.stopped() => return None,
+            };
+            match delta {
                 Ok(delta) => return Some(delta),
                 Err(broadcast::error::RecvError::Closed) => return None,
                 Err(broadcast::error::RecvError::Lagged(_)) => {
