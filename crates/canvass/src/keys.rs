@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use canvass_http::auth::{self, Role};
+use canvass_http::auth::{self, Role, Signer};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{Outcome, say};
@@ -114,6 +114,9 @@ pub(crate) struct IssueArgs {
     /// A contest that the token is good for; may be given several times; all contests where not given
     #[arg(long)]
     contest: Vec<String>,
+    /// Sign with this Ed25519 private key (PEM), for servers that have its public one, not with the folder's secret
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
     /// How long the token is good for
     #[arg(long, value_name = "HOURS", default_value_t = 24)]
     hours: u64,
@@ -121,11 +124,20 @@ pub(crate) struct IssueArgs {
 
 pub(crate) fn token(command: &TokenCommand) -> Outcome {
     let TokenCommand::Issue(args) = command;
-    let folder = Folder(args.data.clone());
-    folder.make()?;
-    let secret = folder.token_secret()?;
     let contests = (!args.contest.is_empty()).then(|| args.contest.clone());
     let lifetime = Duration::from_secs(args.hours.saturating_mul(3_600));
-    say(auth::issue_token(&secret, &args.audience, &args.voter, contests, lifetime)?);
+    let issue = |signer| auth::issue_token(signer, &args.audience, &args.voter, contests, lifetime);
+    let token = match &args.signing_key {
+        Some(file) => {
+            let pem = std::fs::read(file).map_err(|e| format!("{} cannot be read: {e}", file.display()))?;
+            issue(Signer::Authority(&pem))?
+        }
+        None => {
+            let folder = Folder(args.data.clone());
+            folder.make()?;
+            issue(Signer::Server(&folder.token_secret()?))?
+        }
+    };
+    say(token);
     Ok(())
 }

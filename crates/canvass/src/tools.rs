@@ -245,7 +245,8 @@ fn ingest_options(args: &IngestArgs) -> Result<ingest::Options, String> {
             let election = election.clone();
             // Signing a short text with a key of the right length cannot fail.
             let sign = move |voter: &str| {
-                auth::issue_token(&secret, &election, voter, None, TOKEN_LIFETIME).unwrap_or_default()
+                auth::issue_token(auth::Signer::Server(&secret), &election, voter, None, TOKEN_LIFETIME)
+                    .unwrap_or_default()
             };
             Some(Arc::new(sign) as ingest::Signer)
         }

@@ -10,22 +10,6 @@ use std::process::Command;
 use serde_json::{Value, json};
 use support::{Raw, Server, eventually, get, post};
 
-const ELECTION: &str = r#"
-id = "poll"
-name = "Poll"
-is_test = true
-[[units]]
-id = "hall"
-name = "Hall"
-[[contests]]
-id = "song"
-name = "Song"
-kind = "audience-poll"
-counting = "votes"
-eligibility = "open"
-selections = [{ id = "x", name = "X" }, { id = "y", name = "Y" }]
-"#;
-
 /// A small file system of its own, gone when dropped.
 struct SmallDisk(PathBuf);
 
@@ -66,7 +50,7 @@ fn vote(address: &str, voter: usize) -> Raw {
 fn a_full_disk_loses_nothing_that_was_confirmed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("election.toml");
-    std::fs::write(&file, ELECTION).unwrap();
+    std::fs::write(&file, support::POLL).unwrap();
     let small = folder.path().join("small");
     std::fs::create_dir(&small).unwrap();
     let disk = SmallDisk::mount(&small);

@@ -13,22 +13,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::{Raw, add_key, post, raw};
 
-const ELECTION: &str = r#"
-id = "poll"
-name = "Poll"
-is_test = true
-[[units]]
-id = "hall"
-name = "Hall"
-[[contests]]
-id = "song"
-name = "Song"
-kind = "audience-poll"
-counting = "votes"
-eligibility = "open"
-selections = [{ id = "x", name = "X" }, { id = "y", name = "Y" }]
-"#;
-
 /// A server with limits that a test can reach. The helper of the other tests lifts them.
 struct Limited {
     child: std::process::Child,
@@ -41,7 +25,7 @@ impl Limited {
     fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("election.toml");
-        std::fs::write(&file, ELECTION).unwrap();
+        std::fs::write(&file, support::POLL).unwrap();
         let data = folder.path().join("data");
         let mut child = support::command()
             .args(["serve", "--listen", "127.0.0.1:0", "--election", file.to_str().unwrap(), "--data"])
@@ -180,8 +164,9 @@ fn tokens_of_an_authority_are_good_by_its_public_key_alone() {
     let (private, public) = key_pair(folder.path());
     let server = Limited::start(&["--token-key", public.to_str().unwrap()]);
     let claims = json!({"sub": "ann", "aud": "poll", "exp": 99_999_999_999_u64, "contests": ["song"]});
-    let key = EncodingKey::from_ed_pem(&std::fs::read(private).unwrap()).unwrap();
-    let token = encode(&Header::new(Algorithm::EdDSA), &claims, &key).unwrap();
+    let issue =
+        ["token", "issue", "--audience", "poll", "--voter", "ann", "--contest", "song", "--signing-key"];
+    let token = support::run(&[&issue[..], &[private.to_str().unwrap()]].concat()).trim().to_owned();
     let body = json!({"contest": "song", "selections": ["y"]});
     let cast = |token: &str| post(&server.address, "/api/v1/vote", Some(token), Some("k"), &body);
     assert_eq!(cast(&token).status, 201);
@@ -190,9 +175,8 @@ fn tokens_of_an_authority_are_good_by_its_public_key_alone() {
         std::fs::create_dir(&second).unwrap();
         second
     });
-    let other = EncodingKey::from_ed_pem(&std::fs::read(other).unwrap()).unwrap();
-    let forged = encode(&Header::new(Algorithm::EdDSA), &claims, &other).unwrap();
-    assert_eq!(cast(&forged).code(), "token-invalid");
+    let forged = support::run(&[&issue[..], &[other.to_str().unwrap()]].concat());
+    assert_eq!(cast(forged.trim()).code(), "token-invalid");
     // The public key is public: signing with it, as if it were a shared secret, must not help.
     let confused = EncodingKey::from_secret(&std::fs::read(public).unwrap());
     let confused = encode(&Header::new(Algorithm::HS256), &claims, &confused).unwrap();

@@ -242,9 +242,18 @@ impl Tokens {
     }
 }
 
-/// Signs a voter's token with the server's own secret, good for `lifetime` from now.
+/// Who signs a voter's token.
+#[derive(Clone, Copy)]
+pub enum Signer<'a> {
+    /// The server itself, by its own secret (HS256).
+    Server(&'a [u8; 32]),
+    /// An authority, by its Ed25519 private key in PEM form (EdDSA).
+    Authority(&'a [u8]),
+}
+
+/// Signs a voter's token, good for `lifetime` from now.
 pub fn issue_token(
-    secret: &[u8; 32],
+    signer: Signer<'_>,
     election: &str,
     voter: &str,
     contests: Option<Vec<String>>,
@@ -253,8 +262,16 @@ pub fn issue_token(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let exp = (now + lifetime).as_secs();
     let claims = Claims { sub: voter.to_owned(), aud: election.to_owned(), exp, contests };
-    let key = EncodingKey::from_secret(secret);
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|e| e.to_string())
+    let (algorithm, key) = match signer {
+        Signer::Server(secret) => (Algorithm::HS256, EncodingKey::from_secret(secret)),
+        Signer::Authority(pem) => {
+            let key = EncodingKey::from_ed_pem(pem);
+            let key =
+                key.map_err(|e| format!("the signing key is no Ed25519 private key in PEM form: {e}"))?;
+            (Algorithm::EdDSA, key)
+        }
+    };
+    jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -284,7 +301,8 @@ mod tests {
         let tokens = Tokens::new("spring", &secret, None).unwrap();
         let hour = Duration::from_secs(3600);
         let token = |key, election, contests: Option<&str>, lifetime| {
-            issue_token(key, election, "ann", contests.map(|c| vec![c.to_owned()]), lifetime).unwrap()
+            issue_token(Signer::Server(key), election, "ann", contests.map(|c| vec![c.to_owned()]), lifetime)
+                .unwrap()
         };
         let code = |token: String| tokens.voter(&token, "song").map_err(|p| p.code);
         assert_eq!(code(token(&secret, "spring", None, hour)).as_deref(), Ok("ann"));

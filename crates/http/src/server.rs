@@ -65,7 +65,6 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(reads)
         .merge(writes)
         .merge(pages::routes().with_state(app))
-        .fallback(async || Refusal::from(Code::NotFound))
         .method_not_allowed_fallback(async || Refusal::from(Code::MethodNotAllowed))
         .layer(axum::middleware::from_fn(finish))
 }

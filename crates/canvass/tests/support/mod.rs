@@ -11,6 +11,23 @@ use std::time::Duration;
 use canvass_loadgen::Client;
 use serde_json::Value;
 
+/// An election of one poll that anyone may vote in.
+pub(crate) const POLL: &str = r#"
+id = "poll"
+name = "Poll"
+is_test = true
+[[units]]
+id = "hall"
+name = "Hall"
+[[contests]]
+id = "song"
+name = "Song"
+kind = "audience-poll"
+counting = "votes"
+eligibility = "open"
+selections = [{ id = "x", name = "X" }, { id = "y", name = "Y" }]
+"#;
+
 /// The binary under test; `CANVASS_BIN` names another.
 pub(crate) fn binary() -> PathBuf {
     std::env::var_os("CANVASS_BIN").map_or_else(|| env!("CARGO_BIN_EXE_canvass").into(), PathBuf::from)
