@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use canvass_protocol::definition::did_you_mean;
 use clap::builder::Str;
 use clap::{ArgMatches, Command, CommandFactory};
 
@@ -43,12 +44,9 @@ fn options(command: &Command) -> Vec<String> {
     all
 }
 
-fn did_you_mean(word: &str, known: &[String]) -> String {
-    let scored = known.iter().map(|k| (strsim::jaro_winkler(word, k), k));
-    match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((score, nearest)) if score > 0.8 => format!("; did you mean `{nearest}`?"),
-        _ => String::new(),
-    }
+/// `; did you mean …?` for the nearest of `known`, or nothing.
+fn hint(word: &str, known: &[String]) -> String {
+    did_you_mean(word, known.iter().map(String::as_str))
 }
 
 /// A misspelt variable would be silently without effect.
@@ -59,10 +57,7 @@ fn check_environment(command: &Command) -> Result<(), String> {
     for (name, _) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|n| n.starts_with(PREFIX)) else { continue };
         if !known.iter().any(|k| k == name) {
-            return Err(format!(
-                "the environment has {name}, which is no option{}",
-                did_you_mean(name, &known)
-            ));
+            return Err(format!("the environment has {name}, which is no option{}", hint(name, &known)));
         }
     }
     Ok(())
@@ -78,7 +73,7 @@ fn with_file(command: Command, path: &std::path::Path) -> Result<Command, String
     let mut command = command;
     for (key, value) in &table {
         if !known.contains(key) {
-            return Err(format!("{}: `{key}` is no option{}", path.display(), did_you_mean(key, &known)));
+            return Err(format!("{}: `{key}` is no option{}", path.display(), hint(key, &known)));
         }
         let value = match value {
             toml::Value::String(text) => text.clone(),

@@ -27,7 +27,7 @@ use serde_json::json;
 use crate::App;
 use crate::auth::{Key, Role};
 use crate::body::{self, MediaType, check_key};
-use crate::gateway::{Recorded, batch_answer, internal, refusal_of, unrecorded};
+use crate::gateway::{Recorded, batch_answer, contest_in_body, internal, refusal_of, unrecorded};
 use crate::reply::{Answer, json};
 
 /// Longest reason, in bytes.
@@ -151,12 +151,6 @@ fn reason(text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-fn contest(app: &App, id: &str) -> Result<ContestId, Problem> {
-    app.definition().contest_by_id(id).ok_or_else(|| {
-        Problem::new(Code::UnknownContest).field("/contest", format!("there is no contest `{id}`"))
-    })
-}
-
 /// A record that a path names, in a partition that the log has.
 fn record_id(app: &App, text: &str) -> Result<RecordId, Problem> {
     let known = |r: &RecordId| app.definition().partition_ids().any(|p| p == r.partition);
@@ -165,7 +159,7 @@ fn record_id(app: &App, text: &str) -> Result<RecordId, Problem> {
 
 fn to_return(app: &App, request: &ReturnRequest, actor: &Actor) -> Result<Return, Problem> {
     let definition = app.definition();
-    let id = contest(app, &request.contest)?;
+    let id = contest_in_body(app, &request.contest)?;
     let contest = &definition.contests[id.index()];
     if contest.voting().is_some() {
         let detail = "voters vote here; there is nothing to report";
@@ -350,7 +344,7 @@ pub(crate) async fn post_recount(
 ) -> Answer {
     let asked: Asked<RecountRequest> = ask(&app, (peer, headers, body), &[Role::Desk]).await?;
     let definition = app.definition();
-    let contest = contest(&app, &asked.body.contest)?;
+    let contest = contest_in_body(&app, &asked.body.contest)?;
     if definition.contests[contest.index()].voting().is_some() {
         let detail = "voters vote here; there is nothing to count again";
         return Err(Problem::new(Code::WrongCounting).field("/contest", detail).into());
@@ -395,7 +389,7 @@ pub(crate) async fn post_contest_act(
     let asked = (peer, headers, body);
     let (request, event) = if act == "call" {
         let asked: Asked<CallRequest> = ask(&app, asked, &[Role::Desk]).await?;
-        let contest = contest(&app, &id)?;
+        let contest = contest_in_body(&app, &id)?;
         let winners = winners(&app, contest, &asked.body.winners)?;
         let reason = reason(&asked.body.reason)?;
         (asked.request, Event::ContestCalled(ContestCall { contest, winners, reason, actor: asked.actor }))
@@ -408,7 +402,7 @@ pub(crate) async fn post_contest_act(
         };
         let asked: Asked<ReasonRequest> = ask(&app, asked, &[Role::Desk]).await?;
         let reason = reason(&asked.body.reason)?;
-        (asked.request, make(ContestAct { contest: contest(&app, &id)?, reason, actor: asked.actor }))
+        (asked.request, make(ContestAct { contest: contest_in_body(&app, &id)?, reason, actor: asked.actor }))
     };
     let recorded = record_everywhere(&app, request, event).await?;
     json(recorded.status(), &recorded.accepted)

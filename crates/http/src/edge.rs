@@ -161,6 +161,15 @@ impl Edge {
         let published = self.published();
         self.pages.get(&name.to_owned(), published.seq, || prepare(&published))
     }
+
+    /// The answer prepared under `name` once and for all publications: it never changes.
+    pub fn fixed<E>(
+        &self,
+        name: &str,
+        prepare: impl FnOnce() -> Result<Arc<Body>, E>,
+    ) -> Result<Arc<Body>, E> {
+        self.pages.get(&name.to_owned(), Seq::default(), prepare)
+    }
 }
 
 /// Builds the document of a publication.

@@ -60,7 +60,7 @@ struct Prepared {
     vote: Vote,
 }
 
-/// Casts one vote. `trusted` is for collectors, who name voters even where a token is needed.
+/// Casts one vote.
 pub(crate) async fn cast(
     app: &App,
     contest: ContestId,
@@ -68,12 +68,16 @@ pub(crate) async fn cast(
     selections: &[String],
     key: Option<&str>,
 ) -> Result<Recorded, Problem> {
-    let prepared = prepare(app, contest, voter, selections, key, false)?;
+    record(app, prepare(app, contest, voter, selections, key, false)?).await
+}
+
+async fn record(app: &App, prepared: Prepared) -> Result<Recorded, Problem> {
     let verdicts = app.engine.ingest().submit(prepared.partition, vec![prepared.draft]).await;
     let verdict = verdicts.map_err(unrecorded)?.pop().ok_or(Code::Internal)?;
     settle(app, &verdict, &prepared.vote).await
 }
 
+/// Makes a vote ready. `trusted` is for collectors, who name voters even where a token is needed.
 fn prepare(
     app: &App,
     id: ContestId,
@@ -273,9 +277,14 @@ pub(crate) async fn post_vote(
     let header_key = body::idempotency_key(&headers)?;
     let key = header_key.as_deref().or(request.key.as_deref());
     let prepared = prepare_request(&app, &request, auth::bearer(&headers)?, key, trusted)?;
-    let verdicts = app.engine.ingest().submit(prepared.partition, vec![prepared.draft]).await;
-    let verdict = verdicts.map_err(unrecorded)?.pop().ok_or(Code::Internal)?;
-    settle(&app, &verdict, &prepared.vote).await?.answer()
+    record(&app, prepared).await?.answer()
+}
+
+/// The contest that a body names.
+pub(crate) fn contest_in_body(app: &App, id: &str) -> Result<ContestId, Problem> {
+    app.definition().contest_by_id(id).ok_or_else(|| {
+        Problem::new(Code::UnknownContest).field("/contest", format!("there is no contest `{id}`"))
+    })
 }
 
 fn prepare_request(
@@ -285,10 +294,7 @@ fn prepare_request(
     key: Option<&str>,
     trusted: bool,
 ) -> Result<Prepared, Problem> {
-    let contest = app.definition().contest_by_id(&request.contest).ok_or_else(|| {
-        Problem::new(Code::UnknownContest)
-            .field("/contest", format!("there is no contest `{}`", request.contest))
-    })?;
+    let contest = contest_in_body(app, &request.contest)?;
     prepare(app, contest, &voter(request, bearer)?, &request.selections, key, trusted)
 }
 

@@ -80,10 +80,16 @@ fn at_of(text: &str) -> Result<At, Problem> {
 
 /// The document of the past, from the edge's memory or from the history.
 fn past(app: &App, at: At, key: DocumentKey) -> Result<Arc<Body>, Problem> {
-    app.edge.prepared(&format!("past {at:?} {key:?}"), |_| {
+    let name = format!("past {at:?} {key:?}");
+    let prepare = || {
         let published: Published = app.engine.results_at(at).ok_or(Code::UnknownSnapshot)?;
         Ok(build(&app.engine, &published, key).body)
-    })
+    };
+    match at {
+        // What was published never changes; what had been recorded by a moment may still be growing.
+        At::Seq(_) => app.edge.fixed(&name, prepare),
+        At::Time(_) => app.edge.prepared(&name, |_| prepare()),
+    }
 }
 
 /// `GET /api/v1/results`
@@ -116,7 +122,7 @@ pub(crate) async fn get_snapshot(
 
 /// `GET /api/v1/election`
 pub(crate) async fn get_election(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
-    let body = app.edge.prepared("election", |_| {
+    let body = app.edge.fixed("election", || {
         let value = canvass_protocol::definition::to_value(app.definition());
         Ok::<_, Problem>(Body::new("application/json", value.to_string()))
     })?;

@@ -11,6 +11,7 @@ use canvass_protocol::problem::{Code, Problem};
 use rand::RngCore;
 use serde::Serialize;
 
+use crate::auth::hex;
 use crate::edge::Body;
 
 /// For what changes with each publication.
@@ -96,7 +97,7 @@ fn trace_id(headers: &HeaderMap) -> String {
         _ => {
             let mut bytes = [0; 16];
             rand::rng().fill_bytes(&mut bytes);
-            bytes.iter().map(|b| format!("{b:02x}")).collect()
+            hex(&bytes)
         }
     }
 }

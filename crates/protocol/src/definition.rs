@@ -17,6 +17,7 @@ use canvass_election::ids::UnitId;
 use serde_json::{Map, Value, json};
 
 use crate::time;
+pub use reader::did_you_mean;
 use reader::{Faults, Object};
 
 /// Most reporting units of one election.

@@ -26,9 +26,6 @@ const HEADER: usize = 2 + 8 + 16;
 const TIME: std::ops::Range<usize> = 2..10;
 const LENGTH: usize = 4;
 
-/// Largest record: room for the definition of an election with every precinct of a large country.
-pub const MAX_RECORD_BYTES: usize = 24 << 20;
-
 /// Bytes that are no record or no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -98,7 +95,7 @@ impl BatchBuilder {
 
     /// Adds a record.
     pub fn push(&mut self, draft: &Draft) {
-        self.out.put_u32_le(u32::try_from(draft.0.len()).expect("a record is at most MAX_RECORD_BYTES"));
+        self.out.put_u32_le(u32::try_from(draft.0.len()).expect("a batch of the log is far below 4 GiB"));
         let start = self.out.len();
         self.out.put_slice(&draft.0);
         self.out[start..][TIME].copy_from_slice(&self.time.0.to_le_bytes());

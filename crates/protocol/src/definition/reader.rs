@@ -32,7 +32,7 @@ pub(super) struct Object<'a> {
 }
 
 /// `; did you mean …?` for the nearest of `known`, or nothing.
-pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let scored = known.map(|k| (strsim::jaro_winkler(word, k), k));
     match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
         Some((score, nearest)) if score > 0.8 => format!("; did you mean `{nearest}`?"),
