@@ -113,7 +113,8 @@ fn unreadable(response: &Response) -> Option<Refusal> {
 /// Writes the body of a problem with its trace id, and what every answer carries.
 pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let traceparent = request.headers().get("traceparent").cloned();
-    let path = request.uri().path().to_owned();
+    // Shares its bytes: nothing is copied for the few requests that fail.
+    let uri = request.uri().clone();
     let mut response = next.run(request).await;
     let refusal = response.extensions_mut().remove::<Refusal>().or_else(|| unreadable(&response));
     if let Some(Refusal(mut problem)) = refusal {
@@ -123,7 +124,7 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
         if problem.status == 500 {
             tracing::warn!(
                 code = problem.code.as_str(),
-                path,
+                path = uri.path(),
                 trace,
                 detail = problem.detail,
                 "a request failed"
