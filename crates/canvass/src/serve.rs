@@ -54,7 +54,7 @@ pub(crate) struct Running {
     engine: Arc<Engine>,
     log: Arc<FileLog>,
     stop: watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<()>,
+    serving: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
 /// Starts a server; everything in its log has been counted when this returns.
@@ -92,7 +92,7 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let (stop, stopped) = watch::channel(false);
     let connections = usize::try_from(args.connections).unwrap_or(usize::MAX);
-    let serving = tokio::spawn(server::serve(listener, server::router(app), connections, stopped));
+    let serving = tokio::spawn(server::serve(listener, app, connections, stopped));
     Ok(Running { address, engine, log, stop, serving })
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use canvass_election::Outcome;
 use canvass_election::ids::{PartitionId, RecordId, Timestamp};
 use canvass_log::{AppendError, Batch, Log};
-use canvass_protocol::record::{BatchBuilder, Draft};
+use canvass_protocol::record::{BatchBuilder, Drafts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
@@ -17,7 +17,7 @@ pub(crate) const QUEUE_SUBMISSIONS: usize = 16_384;
 /// Bytes that may wait for one partition's batcher; a larger submission needs the queue for itself.
 pub(crate) const QUEUE_BYTES: u32 = 16 << 20;
 /// Records after which a batch is closed even if more wait.
-pub(crate) const BATCH_RECORDS: usize = 16_384;
+pub(crate) const BATCH_RECORDS: u32 = 16_384;
 /// Bytes after which a batch is closed even if more wait.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 
@@ -46,11 +46,33 @@ pub enum IngestError {
     Stopping,
 }
 
+/// What became of a submission: one verdict for each of its drafts, in their order.
+pub type Answer = Result<Vec<Verdict>, IngestError>;
+
+/// Tells whoever submitted, exactly once: dropped untold, it says that the engine stops.
+struct Reply(Option<Box<dyn FnOnce(Answer) + Send>>);
+
+impl Reply {
+    fn send(mut self, answer: Answer) {
+        if let Some(tell) = self.0.take() {
+            tell(answer);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(Err(IngestError::Stopping));
+        }
+    }
+}
+
 struct Submission {
-    drafts: Vec<Draft>,
+    drafts: Drafts,
     /// The place its bytes take in the queue.
     _room: OwnedSemaphorePermit,
-    reply: oneshot::Sender<Result<Vec<Verdict>, IngestError>>,
+    reply: Reply,
 }
 
 /// Takes drafts in for every partition.
@@ -88,22 +110,34 @@ impl Ingest {
     }
 
     /// Records `drafts` in one partition, in order and in one batch, and waits for what they did.
-    pub async fn submit(
+    pub async fn submit(&self, partition: PartitionId, drafts: Drafts) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.submit_then(partition, drafts, move |answer| {
+            // Whoever hung up can ask again with the same key.
+            let _ = reply.send(answer);
+        });
+        answer.await.unwrap_or(Err(IngestError::Stopping))
+    }
+
+    /// Records `drafts` in one partition, in order and in one batch, and tells `then` what they did: exactly once,
+    /// from whatever thread knows it, which may be this one before the call returns. `then` must not block.
+    pub fn submit_then(
         &self,
         partition: PartitionId,
-        drafts: Vec<Draft>,
-    ) -> Result<Vec<Verdict>, IngestError> {
-        let queue = self.queues.get(&partition).ok_or(IngestError::Stopping)?;
-        let bytes = drafts.iter().map(Draft::size).sum::<usize>();
-        let bytes = u32::try_from(bytes).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES);
-        let room = Arc::clone(&queue.room).try_acquire_many_owned(bytes);
-        let room = room.map_err(|_| IngestError::Overloaded)?;
-        let (reply, answer) = oneshot::channel();
-        queue.sender.try_send(Submission { drafts, _room: room, reply }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => IngestError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => IngestError::Stopping,
-        })?;
-        answer.await.map_err(|_| IngestError::Stopping)?
+        drafts: Drafts,
+        then: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        let reply = Reply(Some(Box::new(then)));
+        let Some(queue) = self.queues.get(&partition) else { return };
+        let bytes = u32::try_from(drafts.size()).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES);
+        let Ok(room) = Arc::clone(&queue.room).try_acquire_many_owned(bytes) else {
+            return reply.send(Err(IngestError::Overloaded));
+        };
+        match queue.sender.try_send(Submission { drafts, _room: room, reply }) {
+            // A closed queue drops the reply, which says so.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(back)) => back.reply.send(Err(IngestError::Overloaded)),
+        }
     }
 }
 
@@ -115,8 +149,8 @@ pub(crate) struct Waiting {
 }
 
 struct Waiter {
-    records: usize,
-    reply: oneshot::Sender<Result<Vec<Verdict>, IngestError>>,
+    records: u32,
+    reply: Reply,
 }
 
 impl Waiting {
@@ -161,15 +195,20 @@ impl Waiting {
         let Some(waiters) = self.take(tag) else { return };
         let mut verdicts = verdicts.into_iter();
         for waiter in waiters {
-            let own = verdicts.by_ref().take(waiter.records).collect();
-            // Whoever hung up can ask again with the same key.
-            let _ = waiter.reply.send(Ok(own));
+            // Collecting all that is left takes the vector itself: a batch of one submission is not copied.
+            let records = usize::try_from(waiter.records).unwrap_or(usize::MAX);
+            let own = if verdicts.len() == records {
+                std::mem::take(&mut verdicts).collect()
+            } else {
+                verdicts.by_ref().take(records).collect()
+            };
+            waiter.reply.send(Ok(own));
         }
     }
 
     fn refuse(&self, tag: u64, error: &IngestError) {
         for waiter in self.take(tag).into_iter().flatten() {
-            let _ = waiter.reply.send(Err(error.clone()));
+            waiter.reply.send(Err(error.clone()));
         }
     }
 }
@@ -194,12 +233,14 @@ impl<L: Log> Batcher<L> {
             // While the last batch was on its way to the disk, more has come in: that is the next batch.
             let mut waiters = Vec::new();
             let mut drafts = Vec::new();
-            let mut bytes = 0;
+            let (mut records, mut bytes) = (0, 0);
             let mut take = |submission: Submission| {
-                bytes += submission.drafts.iter().map(Draft::size).sum::<usize>();
-                waiters.push(Waiter { records: submission.drafts.len(), reply: submission.reply });
-                drafts.extend(submission.drafts);
-                drafts.len() < BATCH_RECORDS && bytes < BATCH_BYTES
+                let count = submission.drafts.count();
+                records += count;
+                bytes += submission.drafts.size();
+                waiters.push(Waiter { records: count, reply: submission.reply });
+                drafts.push(submission.drafts);
+                records < BATCH_RECORDS && bytes < BATCH_BYTES
             };
             let mut room = take(submission);
             while room {
@@ -212,7 +253,7 @@ impl<L: Log> Batcher<L> {
         }
     }
 
-    async fn append(&self, drafts: Vec<Draft>, waiters: Vec<Waiter>) {
+    async fn append(&self, drafts: Vec<Drafts>, waiters: Vec<Waiter>) {
         let Some(tag) = self.waiting.register(waiters) else { return };
         let mut builder = BatchBuilder::new(tag, self.clock.stamp());
         drafts.iter().for_each(|draft| builder.push(draft));

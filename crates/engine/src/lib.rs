@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 pub use board::{Published, PublishedContest};
 pub use clock::Clock;
 pub use history::{At, Change, ChangeKind, TimelinePoint};
-pub use ingest::{Ingest, IngestError, Verdict};
+pub use ingest::{Answer, Ingest, IngestError, Verdict};
 pub use partition::Progress;
 pub use secret::Secret;
 pub use start::{Options, StartError, stored_definition};

@@ -1,6 +1,8 @@
 //! The key that turns voters into pseudonyms.
 
+use canvass_election::event::Choices;
 use canvass_election::ids::{Nullifier, PartitionId, RequestId};
+use smallvec::SmallVec;
 
 /// 32 secret bytes of this election. Whoever has them can tell whether a known person voted.
 #[derive(Clone)]
@@ -29,14 +31,22 @@ impl Secret {
         RequestId(self.hash("request", &[scope, key.as_bytes()]))
     }
 
+    /// The id of a request that has no key: the same voter with the same choices is the same request.
+    pub fn request_of_choices(&self, nullifier: &Nullifier, choices: &Choices) -> RequestId {
+        let bytes: SmallVec<[u8; 16]> = choices.iter().flat_map(|choice| choice.0.to_le_bytes()).collect();
+        RequestId(self.hash("choices", &[&nullifier.0, &bytes]))
+    }
+
     fn hash(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 16] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        // One run of bytes is hashed much faster than several; it is on the stack unless a name is very long.
+        let mut input: SmallVec<[u8; 256]> = SmallVec::new();
         for part in std::iter::once(purpose.as_bytes()).chain(parts.iter().copied()) {
             // Lengths in front keep ("ab", "c") and ("a", "bc") apart.
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+            input.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            input.extend_from_slice(part);
         }
         let mut out = [0; 16];
-        hasher.finalize_xof().fill(&mut out);
+        out.copy_from_slice(&blake3::keyed_hash(&self.0, &input).as_bytes()[..16]);
         out
     }
 }

@@ -11,7 +11,7 @@ use canvass_election::event::Event;
 use canvass_election::ids::{Offset, PartitionId, RecordId, RequestId};
 use canvass_election::{Definition, Record};
 use canvass_log::{AppendError, Batch, Entry, Log, ReadError};
-use canvass_protocol::record::{BatchBuilder, BatchReader, Draft};
+use canvass_protocol::record::{BatchBuilder, BatchReader, Drafts};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -94,7 +94,7 @@ async fn define<L: Log>(log: &L, given: Option<Definition>) -> Result<Definition
             stored
         }
     };
-    let draft = Draft::new(RequestId([0; 16]), &Event::ElectionDefined(definition.clone()));
+    let draft = Drafts::one(RequestId([0; 16]), &Event::ElectionDefined(definition.clone()));
     for partition in definition.partition_ids() {
         if log.end(partition).await? == Offset(0) {
             let mut builder = BatchBuilder::new(0, system_time());

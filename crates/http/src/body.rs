@@ -43,8 +43,12 @@ pub(crate) enum MediaType {
 
 /// The media type of a body; JSON where none is named.
 pub(crate) fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(MediaType::Json) };
-    let essence = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
+    headers.get(header::CONTENT_TYPE).map_or(Ok(MediaType::Json), |value| media_type_of(value.as_bytes()))
+}
+
+/// The media type that a header names.
+pub(crate) fn media_type_of(header: &[u8]) -> Result<MediaType, Problem> {
+    let essence = plain(header).unwrap_or("").split(';').next().unwrap_or("").trim();
     match essence {
         "application/json" => Ok(MediaType::Json),
         "application/x-ndjson" | "application/jsonl" => Ok(MediaType::Ndjson),
@@ -64,13 +68,23 @@ pub(crate) fn lines(body: &Bytes) -> Result<Vec<&[u8]>, Problem> {
 }
 
 /// The idempotency key of a single request; its quotes, if it has them, are not part of it.
-pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    headers.get("idempotency-key").map(|value| key_of(value.as_bytes())).transpose()
+}
+
+/// The idempotency key in the bytes of its header.
+pub(crate) fn key_of(header: &[u8]) -> Result<&str, Problem> {
     let text =
-        value.to_str().map_err(|_| Problem::new(Code::BadHeader).detail("Idempotency-Key: plain text"))?;
+        plain(header).ok_or_else(|| Problem::new(Code::BadHeader).detail("Idempotency-Key: plain text"))?;
     let key = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
     check_key(key)?;
-    Ok(Some(key.to_owned()))
+    Ok(key)
+}
+
+/// The bytes of a header as text, where they are printable ASCII.
+pub(crate) fn plain(header: &[u8]) -> Option<&str> {
+    let printable = header.iter().all(|b| matches!(b, b' '..=b'~' | b'\t'));
+    std::str::from_utf8(header).ok().filter(|_| printable)
 }
 
 /// Whether an idempotency key is neither empty nor too long.

@@ -20,15 +20,16 @@ use canvass_protocol::api::{
     ReturnRequest,
 };
 use canvass_protocol::problem::{Code, Problem};
-use canvass_protocol::record::Draft;
+use canvass_protocol::record::Drafts;
 use rand::RngCore;
 use serde_json::json;
 
 use crate::App;
-use crate::auth::{Key, Role};
+use crate::auth::{self, Key, Role};
 use crate::body::{self, MediaType, check_key};
-use crate::gateway::{Recorded, batch_answer, contest_in_body, internal, refusal_of, unrecorded};
+use crate::gateway::batch_answer;
 use crate::reply::{Answer, json};
+use crate::vote::{Recorded, contest_in_body, internal, refusal_of, unrecorded};
 
 /// Longest reason, in bytes.
 const REASON_LIMIT: usize = 2_000;
@@ -58,8 +59,8 @@ async fn record(
     request: RequestId,
     event: Event,
 ) -> Result<Recorded, Problem> {
-    let draft = Draft::new(request, &event);
-    let verdicts = app.engine.ingest().submit(partition, vec![draft]).await.map_err(unrecorded)?;
+    let draft = Drafts::one(request, &event);
+    let verdicts = app.engine.ingest().submit(partition, draft).await.map_err(unrecorded)?;
     let verdict = verdicts.into_iter().next().ok_or(Code::Internal)?;
     settle(app, &verdict, &event).await
 }
@@ -90,7 +91,7 @@ async fn settle(app: &App, verdict: &Verdict, event: &Event) -> Result<Recorded,
 
 /// A key with one of the roles, and its share of the rate.
 fn allow(app: &App, headers: &HeaderMap, peer: SocketAddr, roles: &[Role]) -> Result<Arc<Key>, Problem> {
-    match app.keys.require(headers, roles) {
+    match auth::bearer(headers).and_then(|credential| app.keys.require(credential, roles)) {
         Ok(key) => {
             app.limits.key(&key.name, 1)?;
             Ok(key)
@@ -137,8 +138,7 @@ async fn ask<T: serde::de::DeserializeOwned>(
         return Err(Code::UnsupportedMediaType.into());
     }
     let bytes = body::read(body, body::SINGLE_LIMIT).await?;
-    let given = body::idempotency_key(&headers)?;
-    let request = request_id(app, &key, given.as_deref())?;
+    let request = request_id(app, &key, body::idempotency_key(&headers)?)?;
     Ok(Asked { body: api::read(&bytes)?, request, actor: Actor(key.name.clone()) })
 }
 
@@ -195,17 +195,16 @@ async fn take_returns(
         MediaType::Ndjson => (body::BATCH_LIMIT, Some(app.limits.batch()?)),
     };
     let bytes = body::read(body, limit).await?;
-    let prepare = |line: &[u8], given: Option<String>| -> Result<(PartitionId, RequestId, Event), Problem> {
+    let prepare = |line: &[u8], given: Option<&str>| -> Result<(PartitionId, RequestId, Event), Problem> {
         let request: ReturnRequest = api::read(line)?;
-        let given = given.or_else(|| request.key.clone());
-        let id = request_id(app, &key, given.as_deref())?;
+        let id = request_id(app, &key, given.or(request.key.as_deref()))?;
         let (partition, event) = make(to_return(app, &request, &actor)?);
         Ok((partition, id, event))
     };
     if media_type == MediaType::Json {
         let (partition, request, event) = prepare(&bytes, body::idempotency_key(&headers)?)?;
         let recorded = record(app, partition, request, event).await?;
-        return json(recorded.status(), &recorded.accepted);
+        return recorded.answer();
     }
     let lines = body::lines(&bytes)?;
     app.limits.key(&key.name, lines.len().saturating_sub(1))?;
@@ -218,15 +217,16 @@ async fn record_all(
     app: &App,
     prepared: Vec<Result<(PartitionId, RequestId, Event), Problem>>,
 ) -> Vec<Result<Recorded, Problem>> {
-    let mut by_partition: std::collections::BTreeMap<PartitionId, Vec<(usize, Draft)>> = Default::default();
+    let mut by_partition: std::collections::BTreeMap<PartitionId, (Vec<usize>, Drafts)> = Default::default();
     for (i, prepared) in prepared.iter().enumerate() {
         if let Ok((partition, request, event)) = prepared {
-            by_partition.entry(*partition).or_default().push((i, Draft::new(*request, event)));
+            let (lines, drafts) = by_partition.entry(*partition).or_default();
+            lines.push(i);
+            drafts.push(*request, event);
         }
     }
     let mut answers: Vec<Option<Result<Verdict, Problem>>> = prepared.iter().map(|_| None).collect();
-    for (partition, drafts) in by_partition {
-        let (lines, drafts): (Vec<usize>, Vec<Draft>) = drafts.into_iter().unzip();
+    for (partition, (lines, drafts)) in by_partition {
         match app.engine.ingest().submit(partition, drafts).await {
             Ok(verdicts) => {
                 lines.into_iter().zip(verdicts).for_each(|(i, verdict)| answers[i] = Some(Ok(verdict)));
@@ -312,7 +312,7 @@ pub(crate) async fn post_return_act(
         _ => return Err(Code::NotFound.into()),
     };
     let recorded = record(&app, target?.partition, request, event).await?;
-    json(recorded.status(), &recorded.accepted)
+    recorded.answer()
 }
 
 /// The cell whose counts a record brought, by following corrections and releases back to a return.
@@ -359,7 +359,7 @@ pub(crate) async fn post_recount(
     let reason = reason(&asked.body.reason)?;
     let event = Event::RecountOpened(RecountOpening { contest, unit, reason, actor: asked.actor });
     let recorded = record(&app, definition.returns_partition(unit), asked.request, event).await?;
-    json(recorded.status(), &recorded.accepted)
+    recorded.answer()
 }
 
 /// `POST /api/v1/recounts/{record}/close`
@@ -375,7 +375,7 @@ pub(crate) async fn post_recount_close(
     let reason = reason(&asked.body.reason)?;
     let event = Event::RecountClosed(RecountClosing { recount, reason, actor: asked.actor });
     let recorded = record(&app, recount.partition, asked.request, event).await?;
-    json(recorded.status(), &recorded.accepted)
+    recorded.answer()
 }
 
 /// `POST /api/v1/contests/{id}/{close|certify|call|uncall}`
@@ -405,7 +405,7 @@ pub(crate) async fn post_contest_act(
         (asked.request, make(ContestAct { contest: contest_in_body(&app, &id)?, reason, actor: asked.actor }))
     };
     let recorded = record_everywhere(&app, request, event).await?;
-    json(recorded.status(), &recorded.accepted)
+    recorded.answer()
 }
 
 /// Records an act on a contest in every partition, since each folds alone; the control partition answers.
@@ -421,10 +421,8 @@ async fn record_everywhere(app: &App, request: RequestId, event: Event) -> Resul
     }
     if matches!(event, Event::ContestClosed(_) | Event::ContestCertified(_)) {
         let others = app.definition().partition_ids().filter(|p| *p != PartitionId::CONTROL);
-        let drafts = others.map(|partition| {
-            let draft = Draft::new(request, &event);
-            app.engine.ingest().submit(partition, vec![draft])
-        });
+        let drafts =
+            others.map(|partition| app.engine.ingest().submit(partition, Drafts::one(request, &event)));
         futures_util::future::try_join_all(drafts).await.map_err(unrecorded)?;
     }
     record(app, PartitionId::CONTROL, request, event).await

@@ -5,12 +5,14 @@ mod body;
 mod desk;
 mod edge;
 mod gateway;
+mod lane;
 mod limit;
 mod pages;
 mod reads;
 mod reply;
 pub mod server;
 mod stream;
+mod vote;
 
 use std::sync::Arc;
 

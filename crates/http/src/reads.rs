@@ -341,9 +341,10 @@ pub(crate) async fn get_vote(
     known_only(&params, &["contest"])?;
     let definition = app.definition();
     let only = params.get("contest").map(|id| contest_of(&app, id)).transpose()?;
-    let token = auth::bearer(&headers)?.filter(|b| !b.starts_with(KEY_PREFIX));
+    let credential = auth::bearer(&headers)?;
+    let token = credential.filter(|b| !b.starts_with(KEY_PREFIX));
     if token.is_none() {
-        app.keys.require(&headers, &[Role::Auditor])?;
+        app.keys.require(credential, &[Role::Auditor])?;
     }
     let mut votes = Vec::new();
     let mut refused = None;
@@ -352,9 +353,9 @@ pub(crate) async fn get_vote(
             continue;
         }
         if let Some(token) = token {
-            match app.tokens.voter(token, &contest.id) {
-                Ok(subject) if subject == voter => {}
-                Ok(_) => {
+            match app.tokens.voter(token, &contest.id, |subject| subject == voter) {
+                Ok(true) => {}
+                Ok(false) => {
                     let detail = "a voter's token shows that voter's own vote only";
                     return Err(Problem::new(Code::Forbidden).detail(detail).into());
                 }

@@ -12,6 +12,7 @@ use rand::RngCore;
 use serde::Serialize;
 
 use crate::auth::hex;
+use crate::body::plain;
 use crate::edge::Body;
 
 /// For what changes with each publication.
@@ -90,9 +91,8 @@ pub(crate) fn prepared(request: &HeaderMap, body: &Arc<Body>, cache_control: &'s
 }
 
 /// The trace id of a request: that of its `traceparent` (W3C Trace Context), or a new one.
-fn trace_id(headers: &HeaderMap) -> String {
-    let given = headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(|v| v.split('-').nth(1));
-    match given {
+fn trace_id(traceparent: Option<&[u8]>) -> String {
+    match traceparent.and_then(plain).and_then(|v| v.split('-').nth(1)) {
         Some(id) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id.to_owned(),
         _ => {
             let mut bytes = [0; 16];
@@ -100,6 +100,34 @@ fn trace_id(headers: &HeaderMap) -> String {
             hex(&bytes)
         }
     }
+}
+
+/// A problem as it goes over the wire.
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    /// Those of its own; what every answer carries comes on top.
+    pub(crate) headers: Vec<(HeaderName, &'static str)>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Writes a problem with the trace id of its request, and tells the server's log of it if the server is at fault.
+pub(crate) fn refuse(mut problem: Problem, path: &str, traceparent: Option<&[u8]>) -> Refused {
+    let trace = trace_id(traceparent);
+    // A 503 turns work away, which the limits and the log have said already.
+    if problem.status == 500 {
+        let (code, detail) = (problem.code.as_str(), problem.detail.as_deref());
+        tracing::warn!(code, path, trace, detail, "a request failed");
+    }
+    problem.trace_id = Some(trace);
+    let mut headers =
+        vec![(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, PRIVATE)];
+    match problem.status {
+        429 | 503 => headers.push((header::RETRY_AFTER, RETRY_AFTER)),
+        401 => headers.push((header::WWW_AUTHENTICATE, "Bearer")),
+        _ => {}
+    }
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    Refused { status: problem.status, headers, body }
 }
 
 /// What the router refuses in plain text before a handler sees it: a path that is not text.
@@ -117,32 +145,12 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
     let mut response = next.run(request).await;
     let refusal = response.extensions_mut().remove::<Refusal>().or_else(|| unreadable(&response));
-    if let Some(Refusal(mut problem)) = refusal {
-        let headers = traceparent.map(|v| (HeaderName::from_static("traceparent"), v));
-        let trace = trace_id(&headers.into_iter().collect());
-        // A 503 turns work away, which the limits and the log have said already.
-        if problem.status == 500 {
-            tracing::warn!(
-                code = problem.code.as_str(),
-                path = uri.path(),
-                trace,
-                detail = problem.detail,
-                "a request failed"
-            );
-        }
-        problem.trace_id = Some(trace);
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+    if let Some(Refusal(problem)) = refusal {
+        let refused = refuse(problem, uri.path(), traceparent.as_ref().map(HeaderValue::as_bytes));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(PRIVATE));
         headers.remove(header::CONTENT_LENGTH);
-        if matches!(problem.status, 429 | 503) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
-        }
-        if problem.status == 401 {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        *response.body_mut() = AxumBody::from(body);
+        headers.extend(refused.headers.into_iter().map(|(k, v)| (k, HeaderValue::from_static(v))));
+        *response.body_mut() = AxumBody::from(refused.body);
     }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

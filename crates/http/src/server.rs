@@ -1,5 +1,6 @@
 //! Routes, and connections with their limits.
 
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +10,28 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bytes::Bytes;
 use canvass_protocol::problem::Code;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, Chain};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
 
 use crate::App;
+use crate::lane::{HandOver, Lanes};
 use crate::reply::{Refusal, finish};
 use crate::stream::Feeds;
 use crate::{desk, gateway, pages, reads, stream};
 
 /// A client that has not sent its request's head after this time is cut off.
-const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 /// Largest head of a request, in bytes.
-const HEAD_LIMIT: usize = 32 << 10;
+pub(crate) const HEAD_LIMIT: usize = 32 << 10;
 /// How long open requests may take to end when the server stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything the server answers.
 pub fn router(app: Arc<App>) -> Router {
@@ -77,12 +82,16 @@ async fn allow_other_origins(mut response: Response) -> Response {
 }
 
 /// Serves connections until told to stop, then lets open requests end. At most `connections` are open at a time.
+///
+/// # Errors
+/// Where its threads cannot be started.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    app: Arc<App>,
     connections: usize,
     mut stop: watch::Receiver<bool>,
-) {
+) -> io::Result<()> {
+    let lanes = Lanes::start(&app, lanes(), &general(router(app.clone())))?;
     let slots = Arc::new(Semaphore::new(connections));
     loop {
         let accepted = tokio::select! {
@@ -104,11 +113,42 @@ pub async fn serve(
         };
         let _ = socket.set_nodelay(true);
         let slot = Slot { stop: stop.clone(), _place: Arc::new(slot) };
-        tokio::spawn(connection(socket, peer, router.clone(), slot, stop.clone()));
+        match socket.into_std() {
+            Ok(socket) => lanes.take(socket, peer, slot),
+            Err(error) => tracing::warn!(%error, "a connection could not be taken"),
+        }
     }
     drop(listener);
+    lanes.stop();
     let all = u32::try_from(connections).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(STOP_PATIENCE, slots.acquire_many(all)).await;
+    Ok(())
+}
+
+/// One lane a core: a lane never waits for anything but its sockets.
+fn lanes() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The general server, for whatever is no vote: it goes on with a connection where its lane left off.
+fn general(router: Router) -> HandOver {
+    let runtime = tokio::runtime::Handle::current();
+    Arc::new(move |socket, peer, slot, read| {
+        // Sockets belong to the runtime that is entered.
+        let _entered = runtime.enter();
+        match TcpStream::from_std(socket) {
+            Ok(socket) => drop(tokio::spawn(connection(prefixed(socket, read), peer, router.clone(), slot))),
+            Err(error) => tracing::warn!(%error, "a connection could not be taken"),
+        }
+    })
+}
+
+/// A connection of which some bytes were read before.
+pub(crate) type Prefixed = tokio::io::Join<Chain<Cursor<Bytes>, OwnedReadHalf>, OwnedWriteHalf>;
+
+fn prefixed(socket: TcpStream, read: Bytes) -> Prefixed {
+    let (reader, writer) = socket.into_split();
+    tokio::io::join(Cursor::new(read).chain(reader), writer)
 }
 
 /// A connection's place among those that may be open. A stream keeps it when its connection is upgraded.
@@ -118,13 +158,8 @@ pub(crate) struct Slot {
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-async fn connection(
-    socket: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-    slot: Slot,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn connection(socket: Prefixed, peer: SocketAddr, router: Router, slot: Slot) {
+    let mut stop = slot.stop.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         answer(router.clone(), request, peer, slot.clone())
     });

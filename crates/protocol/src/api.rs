@@ -1,32 +1,61 @@
 //! Bodies of requests and answers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use canvass_election::definition::Contest;
 use canvass_election::event::{Counts, MAX_COUNT};
 use canvass_election::ids::{RecordId, Timestamp};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::problem::{Code, FieldFault, Problem};
 use crate::time;
 
+/// A text that lies in the bytes it was read from, unless it is written with escapes there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Text(Cow::Owned(text))
+    }
+}
+
 /// A vote: `POST /api/v1/vote`, or one line of `POST /api/v1/votes`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct VoteRequest {
+pub struct VoteRequest<'a> {
     /// Text id of the contest.
-    pub contest: String,
+    #[serde(borrow)]
+    pub contest: Text<'a>,
     /// Text ids of the chosen selections.
-    pub selections: Vec<String>,
+    #[serde(borrow)]
+    pub selections: SmallVec<[Text<'a>; 2]>,
     /// The voter's name for themselves, where no token names them.
-    #[serde(default)]
-    pub voter: Option<String>,
+    #[serde(borrow, default)]
+    pub voter: Option<Text<'a>>,
     /// In a batch: the voter's token.
-    #[serde(default)]
-    pub token: Option<String>,
+    #[serde(borrow, default)]
+    pub token: Option<Text<'a>>,
     /// In a batch: the idempotency key of this line.
-    #[serde(default)]
-    pub key: Option<String>,
+    #[serde(borrow, default)]
+    pub key: Option<Text<'a>>,
 }
 
 /// Counts as a source or the desk states them.
@@ -142,7 +171,11 @@ pub struct Accepted {
 }
 
 /// Reads a JSON body; a fault names the field by its pointer.
-pub fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    // To keep track of the place costs more than to read; so that is done for bodies with a fault only.
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Ok(value);
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = serde_path_to_error::deserialize(&mut json);
     let value = read.map_err(|e| {

@@ -13,7 +13,7 @@
 //! A batch is an 8-byte tag, by which a gateway knows its own batches again, then each record behind its
 //! length in 4 bytes, little-endian.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use canvass_election::event::{Choices, Event, Record, Vote};
 use canvass_election::ids::{
     ContestId, Nullifier, Offset, PartitionId, RecordId, RequestId, SelectionId, Timestamp,
@@ -24,6 +24,7 @@ const KIND_JSON: u8 = 0;
 const KIND_VOTE: u8 = 1;
 const HEADER: usize = 2 + 8 + 16;
 const TIME: std::ops::Range<usize> = 2..10;
+const REQUEST: usize = 10;
 const LENGTH: usize = 4;
 
 /// Bytes that are no record or no batch.
@@ -45,42 +46,70 @@ pub enum DecodeError {
     Event(String),
 }
 
-/// A record that has no place and no time yet, in bytes. The time is set when it is put into a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft(Bytes);
+/// Records that have no place and no time yet, in bytes. Their time is set when they are put into a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// As they are in a batch, each behind its length.
+    bytes: Vec<u8>,
+    count: u32,
+}
 
-impl Draft {
-    /// Encodes an event brought by a request.
-    pub fn new(request: RequestId, event: &Event) -> Self {
-        let mut out = BytesMut::with_capacity(64);
-        out.put_u8(VERSION);
-        out.put_u8(if matches!(event, Event::VoteCast(_)) { KIND_VOTE } else { KIND_JSON });
-        out.put_u64_le(0);
-        out.put_slice(&request.0);
+impl Drafts {
+    /// One event brought by a request.
+    pub fn one(request: RequestId, event: &Event) -> Self {
+        let mut drafts = Drafts::default();
+        drafts.push(request, event);
+        drafts
+    }
+
+    /// Adds an event brought by a request.
+    pub fn push(&mut self, request: RequestId, event: &Event) {
         match event {
-            Event::VoteCast(vote) => {
-                out.put_u16_le(vote.contest.0);
-                out.put_slice(&vote.nullifier.0);
-                vote.choices.iter().for_each(|choice| out.put_u16_le(choice.0));
-            }
-            event => {
-                let json = serde_json::to_vec(event).expect("events hold nothing that JSON cannot");
-                out.put_slice(&json);
-            }
+            Event::VoteCast(vote) => self.push_vote(request, vote),
+            event => self.record(KIND_JSON, request, |out| {
+                serde_json::to_writer(out, event).expect("events hold nothing that JSON cannot");
+            }),
         }
-        Draft(out.freeze())
+    }
+
+    /// Adds a vote brought by a request.
+    pub fn push_vote(&mut self, request: RequestId, vote: &Vote) {
+        self.record(KIND_VOTE, request, |out| {
+            out.put_u16_le(vote.contest.0);
+            out.put_slice(&vote.nullifier.0);
+            vote.choices.iter().for_each(|choice| out.put_u16_le(choice.0));
+        });
+    }
+
+    fn record(&mut self, kind: u8, request: RequestId, payload: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        let mut head = [0; LENGTH + HEADER];
+        head[LENGTH] = VERSION;
+        head[LENGTH + 1] = kind;
+        head[LENGTH + REQUEST..].copy_from_slice(&request.0);
+        self.bytes.extend_from_slice(&head);
+        payload(&mut self.bytes);
+        let length = u32::try_from(self.bytes.len() - start - LENGTH);
+        let length = length.expect("a record of the log is far below 4 GiB").to_le_bytes();
+        self.bytes[start..start + LENGTH].copy_from_slice(&length);
+        self.count += 1;
+    }
+
+    /// The number of records.
+    pub fn count(&self) -> u32 {
+        self.count
     }
 
     /// The size in a batch, in bytes.
     pub fn size(&self) -> usize {
-        LENGTH + self.0.len()
+        self.bytes.len()
     }
 }
 
 /// Puts drafts together into the bytes of one batch.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    out: BytesMut,
+    out: Vec<u8>,
     time: Timestamp,
     count: u32,
 }
@@ -88,23 +117,27 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// Starts a batch whose records carry this tag and time.
     pub fn new(tag: u64, time: Timestamp) -> Self {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         out.put_u64_le(tag);
         BatchBuilder { out, time, count: 0 }
     }
 
-    /// Adds a record.
-    pub fn push(&mut self, draft: &Draft) {
-        self.out.put_u32_le(u32::try_from(draft.0.len()).expect("a batch of the log is far below 4 GiB"));
-        let start = self.out.len();
-        self.out.put_slice(&draft.0);
-        self.out[start..][TIME].copy_from_slice(&self.time.0.to_le_bytes());
-        self.count += 1;
+    /// Adds records.
+    pub fn push(&mut self, drafts: &Drafts) {
+        let mut at = self.out.len();
+        self.out.extend_from_slice(&drafts.bytes);
+        let time = self.time.0.to_le_bytes();
+        while let Some(length) = self.out[at..].first_chunk::<LENGTH>() {
+            let length = u32::from_le_bytes(*length);
+            self.out[at + LENGTH..][TIME].copy_from_slice(&time);
+            at += LENGTH + usize::try_from(length).expect("the record is in memory");
+        }
+        self.count += drafts.count;
     }
 
     /// The number of records and the bytes.
     pub fn finish(self) -> (u32, Bytes) {
-        (self.count, self.out.freeze())
+        (self.count, self.out.into())
     }
 }
 
@@ -196,7 +229,7 @@ mod tests {
 
     const PLACE: RecordId = RecordId { partition: PartitionId::votes(3), offset: Offset(7), position: 0 };
 
-    fn batch(tag: u64, time: u64, drafts: &[Draft]) -> Bytes {
+    fn batch(tag: u64, time: u64, drafts: &[Drafts]) -> Bytes {
         let mut builder = BatchBuilder::new(tag, Timestamp(time));
         drafts.iter().for_each(|d| builder.push(d));
         builder.finish().1
@@ -209,14 +242,14 @@ mod tests {
             nullifier: Nullifier([1; 16]),
             choices: [SelectionId(2)].into_iter().collect(),
         };
-        assert_eq!(Draft::new(RequestId([2; 16]), &Event::VoteCast(vote)).size(), 50);
+        assert_eq!(Drafts::one(RequestId([2; 16]), &Event::VoteCast(vote)).size(), 50);
     }
 
     #[test]
     fn unknown_versions_and_kinds_say_so() {
         let act = ContestAct { contest: ContestId(0), reason: String::new(), actor: Actor("desk".into()) };
-        let draft = Draft::new(RequestId([0; 16]), &Event::ContestClosed(act));
-        let mut bytes = draft.0.to_vec();
+        let draft = Drafts::one(RequestId([0; 16]), &Event::ContestClosed(act));
+        let mut bytes = draft.bytes[LENGTH..].to_vec();
         bytes[0] = 9;
         assert_eq!(decode(PLACE, &bytes), Err(DecodeError::Unknown { version: 9, kind: KIND_JSON }));
         bytes[0] = VERSION;
@@ -235,7 +268,12 @@ mod tests {
                 nullifier: Nullifier(*key),
                 choices: choices.iter().map(|c| SelectionId(*c)).collect(),
             })).collect();
-            let drafts: Vec<Draft> = events.iter().map(|e| Draft::new(RequestId([5; 16]), e)).collect();
+            // Some by themselves and some together: a batch does not know how its records came.
+            let drafts: Vec<Drafts> = events.chunks(3).map(|events| {
+                let mut drafts = Drafts::default();
+                events.iter().for_each(|e| drafts.push(RequestId([5; 16]), e));
+                drafts
+            }).collect();
             let bytes = batch(tag, time, &drafts);
             let reader = BatchReader::new(&bytes).unwrap();
             prop_assert_eq!(reader.tag, tag);

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use canvass_election::ids::{Offset, PartitionId, RecordId, Timestamp};
 use canvass_election::{Event, Outcome};
 use canvass_log::{Batch, FileLog, Log, MemoryLog};
-use canvass_protocol::record::{BatchBuilder, Draft};
+use canvass_protocol::record::{BatchBuilder, Drafts};
 use canvass_protocol::stream::Seq;
 use futures_util::future::join_all;
 use tokio::time::timeout;
@@ -68,7 +68,7 @@ async fn stopping_answers_everybody_and_then_writes_snapshots() {
                 for n in 0.. {
                     let voter = caller * 1_000_000 + n;
                     let (partition, event) = vote(POLL, voter, 0);
-                    match engine.ingest().submit(partition, vec![Draft::new(request(voter), &event)]).await {
+                    match engine.ingest().submit(partition, Drafts::one(request(voter), &event)).await {
                         Ok(verdicts) => confirmed.push(verdicts[0].record),
                         Err(IngestError::Stopping) => break,
                         Err(error) => panic!("{error}"),
@@ -117,7 +117,7 @@ async fn a_batch_on_its_way_to_the_log_is_waited_for() {
 async fn submit_one(engine: &Engine, n: u64) -> Result<(), IngestError> {
     let (_, event) = vote(POLL, 8, 0);
     let partition = vote(POLL, 8, 0).0;
-    engine.ingest().submit(partition, vec![Draft::new(request(n), &event)]).await.map(drop)
+    engine.ingest().submit(partition, Drafts::one(request(n), &event)).await.map(drop)
 }
 
 /// A worker that panics is no silence: the engine fails, and whoever waits is told.
@@ -159,7 +159,7 @@ async fn a_batch_that_cannot_be_decoded_is_not_published_by_half() {
     let shown = publish(&engine).seq;
     let (partition, event) = vote(POLL, 8, 0);
     let mut builder = BatchBuilder::new(0, engine.clock().now());
-    builder.push(&Draft::new(request(1), &event));
+    builder.push(&Drafts::one(request(1), &event));
     let (count, bytes) = builder.finish();
     let mut bytes = BytesMut::from(&*bytes);
     bytes.extend_from_slice(b"rubbish");

@@ -7,7 +7,7 @@ use canvass_election::event::Actor;
 use canvass_election::ids::PartitionId;
 use canvass_election::{Event, Outcome};
 use canvass_log::{FileLog, Log, MemoryLog};
-use canvass_protocol::record::Draft;
+use canvass_protocol::record::Drafts;
 use futures_util::future::{join_all, select_all};
 use tokio::time::timeout;
 
@@ -33,7 +33,8 @@ async fn verdicts_come_in_the_order_of_drafts<L: Log>(log: L) {
                 let drafts: Vec<_> = (base..base + 1 + caller % 5)
                     .map(|voter| (request(voter), Event::clone(&vote(POLL, voter, 0).1)))
                     .collect();
-                let sent = drafts.iter().map(|(request, event)| Draft::new(*request, event)).collect();
+                let mut sent = Drafts::default();
+                drafts.iter().for_each(|(request, event)| sent.push(*request, event));
                 let verdicts = engine.ingest().submit(partition, sent).await.unwrap();
                 assert_eq!(verdicts.len(), drafts.len());
                 for pair in verdicts.windows(2) {
@@ -78,9 +79,9 @@ async fn a_log_that_hangs_makes_overload_and_no_heap() {
     let draft = |n: u64| {
         let mut large = reported(cell(5, true), counts([n, 0, 0]));
         large.source = Actor("x".repeat(SIZE));
-        Draft::new(request(n), &Event::ReturnReported(large))
+        Drafts::one(request(n), &Event::ReturnReported(large))
     };
-    let send = |n| Box::pin(engine.ingest().submit(PartitionId::CONTROL, vec![draft(n)]));
+    let send = |n| Box::pin(engine.ingest().submit(PartitionId::CONTROL, draft(n)));
     let mut sent: Vec<_> = Vec::new();
     let mut refused = 0;
     for n in 0..100 {
@@ -113,7 +114,7 @@ async fn a_log_that_fails_counts_nothing_and_recovers() {
     log.appends.send_replace(Appends::Fail);
     for n in 2..50 {
         let (partition, event) = vote(SONG, n, 1);
-        let answer = engine.ingest().submit(partition, vec![Draft::new(request(n), &event)]).await;
+        let answer = engine.ingest().submit(partition, Drafts::one(request(n), &event)).await;
         assert!(matches!(answer, Err(IngestError::Log(why)) if why.contains("broken on purpose")));
     }
     assert_eq!((engine.digests(), publish(&engine).seq), before);

@@ -13,7 +13,7 @@ use canvass_election::event::{Actor, Cell, ContestAct, Counts, Return, Vote};
 use canvass_election::ids::{ContestId, Nullifier, Offset, PartitionId, RequestId, SelectionId, UnitId};
 use canvass_election::{Definition, Digest, Event, Merge, Record, Results, Tally};
 use canvass_log::{Batch, Log, MemoryLog};
-use canvass_protocol::record::{BatchReader, Draft};
+use canvass_protocol::record::{BatchReader, Drafts};
 
 use crate::{Engine, Options, Published, StartError};
 
@@ -115,7 +115,7 @@ pub(crate) async fn submit(
     n: u64,
     (partition, event): (PartitionId, Event),
 ) -> crate::Verdict {
-    let verdicts = engine.ingest().submit(partition, vec![Draft::new(request(n), &event)]).await;
+    let verdicts = engine.ingest().submit(partition, Drafts::one(request(n), &event)).await;
     verdicts.unwrap().remove(0)
 }
 

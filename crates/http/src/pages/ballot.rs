@@ -22,7 +22,8 @@ use super::format::{Integer, Moment};
 use super::view::{Place, View};
 use super::{Fault, HTML, Site, contest, words};
 use crate::edge::Body;
-use crate::gateway::{self, Voter};
+use crate::gateway;
+use crate::vote::Voter;
 use crate::{App, body, reply};
 
 /// Names the voter where anyone may vote.
@@ -243,7 +244,7 @@ async fn take(
             refused("Your browser did not send this page's cookie, so nothing was recorded. Please allow cookies for this site and vote again.")
         })?),
     };
-    Ok(match gateway::cast(app, place.contest, &subject, &selections, Some(field("key"))).await {
+    Ok(match gateway::cast(app, place.contest, subject, &selections, Some(field("key"))).await {
         Ok(recorded) => format!("recorded.{}", recorded.accepted.receipt.record),
         Err(problem) => match &problem.record {
             Some(record) => format!("{}.{record}", problem.code.as_str()),

@@ -12,7 +12,7 @@ use canvass_election::ids::{
 };
 use canvass_election::tally::Outcome;
 use canvass_election::{Definition, Tally};
-use canvass_protocol::record::{BatchBuilder, BatchReader, Draft};
+use canvass_protocol::record::{BatchBuilder, BatchReader, Drafts};
 use serde::Serialize;
 
 use super::{millis, per_second};
@@ -102,10 +102,10 @@ fn choice(voter: u64) -> SelectionId {
     SelectionId(u16::try_from(spread(voter) % u64::from(SELECTIONS)).unwrap_or(0))
 }
 
-fn draft(voter: u64) -> Draft {
+fn draft(voter: u64) -> Drafts {
     let nullifier = Nullifier(pseudonym(voter));
     let vote = Vote { contest: ContestId(0), nullifier, choices: [choice(voter)].into_iter().collect() };
-    Draft::new(RequestId(pseudonym(voter ^ (1 << 63))), &Event::VoteCast(vote))
+    Drafts::one(RequestId(pseudonym(voter ^ (1 << 63))), &Event::VoteCast(vote))
 }
 
 struct Bench {
@@ -120,7 +120,7 @@ impl Bench {
         let tallies = (0..partitions).map(|i| {
             let mut tally = Tally::new(PartitionId::votes(i));
             let mut builder = BatchBuilder::new(0, Timestamp(0));
-            builder.push(&Draft::new(RequestId([0; 16]), &event));
+            builder.push(&Drafts::one(RequestId([0; 16]), &event));
             fold(&mut tally, &builder.finish().1);
             tally
         });

@@ -1,0 +1,473 @@
+//! Lanes: threads that take votes straight from their sockets.
+//!
+//! A vote's own work takes less time than one change of threads, so here many votes share each step: a lane looks
+//! at all its sockets that have something, reads every vote there is, hands them over as one submission a
+//! partition, and writes all answers of a socket at once. A connection begins in a lane and stays for as long as it
+//! sends votes; with its first other request it goes, with the bytes read so far, to the general server.
+
+mod answer;
+mod connection;
+mod request;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use canvass_election::event::Vote;
+use canvass_election::ids::PartitionId;
+use canvass_election::tally::Outcome;
+use canvass_engine::{Answer, Verdict};
+use canvass_protocol::api;
+use canvass_protocol::problem::{Code, Problem};
+use canvass_protocol::record::Drafts;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+use tokio::runtime::Handle;
+
+use crate::App;
+use crate::auth;
+use crate::body::{self, MediaType};
+use crate::reply::refuse;
+use crate::server::{HEAD_PATIENCE, STOP_PATIENCE, Slot};
+use crate::vote::{
+    Moment, Prepared, Recorded, is_collector, prepare_request, refusal_of, settle, unrecorded,
+};
+
+use answer::{Pen, Ready};
+use connection::Connection;
+use request::{Parsed, VOTE_PATH, VoteRequest};
+
+/// Bytes read from a socket at once.
+const READ_BYTES: usize = 64 << 10;
+/// Most sockets looked at in one round.
+const EVENTS: usize = 4_096;
+/// How often connections are looked at that do not move.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The event of the lane's own waker.
+const WAKE: Token = Token(usize::MAX);
+
+/// Takes a connection, with the bytes read from it, that is none for a lane.
+pub(crate) type HandOver = Arc<dyn Fn(std::net::TcpStream, SocketAddr, Slot, Bytes) + Send + Sync>;
+
+/// All lanes of a server. New connections go to them in turn.
+pub(crate) struct Lanes {
+    posts: Vec<Arc<Post>>,
+    next: AtomicUsize,
+}
+
+impl Lanes {
+    /// Starts `count` lanes. What they wait for runs on the present runtime.
+    pub(crate) fn start(app: &Arc<App>, count: usize, hand_over: &HandOver) -> io::Result<Self> {
+        let lanes = (0..count.max(1)).map(|n| {
+            let lane = Lane::new(Arc::clone(app), Arc::clone(hand_over))?;
+            let post = Arc::clone(&lane.post);
+            thread::Builder::new().name(format!("lane-{n}")).spawn(move || lane.run())?;
+            Ok(post)
+        });
+        Ok(Lanes { posts: lanes.collect::<io::Result<_>>()?, next: AtomicUsize::new(0) })
+    }
+
+    /// Gives a connection to a lane. The socket must not block.
+    pub(crate) fn take(&self, socket: std::net::TcpStream, peer: SocketAddr, slot: Slot) {
+        let n = self.next.fetch_add(1, Ordering::Relaxed) % self.posts.len();
+        self.posts[n].send(Message::Connection(socket, peer, slot));
+    }
+
+    /// Lets the lanes answer what they have read, and end.
+    pub(crate) fn stop(&self) {
+        self.posts.iter().for_each(|post| post.send(Message::Stop));
+    }
+}
+
+/// What a lane is told by others.
+enum Message {
+    Connection(std::net::TcpStream, SocketAddr, Slot),
+    /// The fold's verdicts on a submission.
+    Answered(Vec<Ticket>, Answer),
+    /// What became of one vote after a second look.
+    Settled(Place, Result<Recorded, Problem>),
+    Stop,
+}
+
+/// The way to tell a lane something.
+struct Post {
+    messages: mpsc::Sender<Message>,
+    waker: Waker,
+    /// The lane will look at its messages before it sleeps.
+    awake: AtomicBool,
+}
+
+impl Post {
+    fn send(&self, message: Message) {
+        // A lane that has ended has nobody to tell.
+        if self.messages.send(message).is_ok() && !self.awake.swap(true, Ordering::AcqRel) {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// Where an answer goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    key: usize,
+    connection: u64,
+    number: u64,
+}
+
+/// A vote that waits for its verdict.
+struct Ticket {
+    place: Place,
+    vote: Vote,
+}
+
+/// The votes of a round for one partition.
+#[derive(Default)]
+struct Bundle {
+    drafts: Drafts,
+    tickets: Vec<Ticket>,
+}
+
+struct Lane {
+    app: Arc<App>,
+    hand_over: HandOver,
+    runtime: Handle,
+    post: Arc<Post>,
+    messages: mpsc::Receiver<Message>,
+    poll: Poll,
+    connections: Slab<Connection>,
+    next_id: u64,
+    bundles: Vec<Bundle>,
+    /// Connections to look at before the lane sleeps.
+    dirty: Vec<usize>,
+    scratch: Box<[u8]>,
+    pen: Pen,
+    moment: Moment,
+    now: Instant,
+    stop_by: Option<Instant>,
+}
+
+impl Lane {
+    fn new(app: Arc<App>, hand_over: HandOver) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKE)?;
+        let (sender, messages) = mpsc::channel();
+        let post = Arc::new(Post { messages: sender, waker, awake: AtomicBool::new(false) });
+        let partitions = app.definition().partitions.votes;
+        let moment = Moment::new(&app);
+        Ok(Lane {
+            app,
+            hand_over,
+            runtime: Handle::current(),
+            post,
+            messages,
+            poll,
+            connections: Slab::new(),
+            next_id: 0,
+            bundles: (0..partitions).map(|_| Bundle::default()).collect(),
+            dirty: Vec::new(),
+            scratch: vec![0; READ_BYTES].into(),
+            pen: Pen::new(),
+            moment,
+            now: Instant::now(),
+            stop_by: None,
+        })
+    }
+
+    /// Works until told to stop and nothing is owed to anybody.
+    fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut swept = self.now;
+        while self.stop_by.is_none_or(|by| self.now < by && !self.connections.is_empty()) {
+            // Whoever sends from here on wakes the lane; what was sent before is looked at now.
+            self.post.awake.store(false, Ordering::Release);
+            let patience = if self.take_messages() { Duration::ZERO } else { SWEEP };
+            if let Err(error) = self.poll.poll(&mut events, Some(patience)) {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    tracing::error!(%error, "a lane cannot wait for its sockets");
+                    thread::sleep(SWEEP);
+                }
+                continue;
+            }
+            self.post.awake.store(true, Ordering::Release);
+            self.now = Instant::now();
+            self.moment = Moment::new(&self.app);
+            for event in &events {
+                if event.token() == WAKE {
+                    continue;
+                }
+                let key = event.token().0;
+                if event.is_readable() {
+                    self.read(key, event.is_read_closed());
+                }
+                if event.is_writable() || event.is_error() {
+                    self.touch(key);
+                }
+            }
+            self.submit();
+            self.take_messages();
+            self.tidy();
+            if self.now - swept >= SWEEP {
+                swept = self.now;
+                self.sweep();
+            }
+        }
+    }
+
+    /// Handles what others have to say; tells whether there was anything.
+    fn take_messages(&mut self) -> bool {
+        let mut any = false;
+        while let Ok(message) = self.messages.try_recv() {
+            any = true;
+            match message {
+                Message::Connection(socket, peer, slot) => self.begin(socket, peer, slot),
+                Message::Answered(tickets, answer) => self.answered(tickets, answer),
+                Message::Settled(place, result) => self.settled(place, result),
+                Message::Stop => {
+                    self.stop_by = Some(self.now + STOP_PATIENCE);
+                    let all: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+                    all.into_iter().for_each(|key| self.touch(key));
+                }
+            }
+        }
+        any
+    }
+
+    fn begin(&mut self, socket: std::net::TcpStream, peer: SocketAddr, slot: Slot) {
+        let entry = self.connections.vacant_entry();
+        let mut socket = mio::net::TcpStream::from_std(socket);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self.poll.registry().register(&mut socket, Token(entry.key()), interest) {
+            Ok(()) => {
+                self.next_id += 1;
+                entry.insert(Connection::new(self.next_id, socket, peer, slot, self.now));
+            }
+            Err(error) => tracing::warn!(%error, "a connection could not be taken"),
+        }
+    }
+
+    /// Has a connection looked at before the lane sleeps.
+    fn touch(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !std::mem::replace(&mut connection.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Reads what a socket has. `to_the_end`: its end is near, and no other event will tell of it.
+    fn read(&mut self, key: usize, to_the_end: bool) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        while let Some(connection) = self.connections.get_mut(key) {
+            connection.unread = !connection.takes_more();
+            if connection.unread {
+                break;
+            }
+            match connection.read(&mut scratch) {
+                Ok(Some(0)) => {
+                    connection.ended = true;
+                    self.touch(key);
+                    break;
+                }
+                Ok(Some(n)) => {
+                    self.take_bytes(key, &scratch[..n]);
+                    // A buffer that was not filled has emptied the socket.
+                    if n < scratch.len() && !to_the_end {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    self.drop_connection(key);
+                    break;
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn take_bytes(&mut self, key: usize, bytes: &[u8]) {
+        let input = std::mem::take(&mut self.connections[key].input);
+        if input.is_empty() {
+            let used = self.take_requests(key, bytes);
+            self.connections[key].input.extend_from_slice(&bytes[used..]);
+        } else {
+            let whole = [&input, bytes].concat();
+            let used = self.take_requests(key, &whole);
+            self.connections[key].input = whole[used..].to_vec();
+        }
+    }
+
+    /// Takes the requests that the bytes begin with; returns how many bytes they were.
+    fn take_requests(&mut self, key: usize, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while used < bytes.len() && self.connections[key].takes_more() {
+            match request::parse(&bytes[used..]) {
+                Parsed::Partial => break,
+                Parsed::Vote(request) => {
+                    used += request.size;
+                    self.take_vote(key, &request);
+                }
+                Parsed::Other => {
+                    self.connections[key].leaving = true;
+                    self.touch(key);
+                }
+            }
+        }
+        let connection = &mut self.connections[key];
+        connection.unread |= used < bytes.len() && !connection.takes_more();
+        used
+    }
+
+    fn take_vote(&mut self, key: usize, request: &VoteRequest<'_>) {
+        let connection = &mut self.connections[key];
+        connection.moved = self.now;
+        let place = Place { key, connection: connection.id, number: connection.expect() };
+        match prepare(&self.app, &self.moment, connection.peer, request) {
+            Ok(Prepared { partition, request, vote }) => {
+                let bundle = &mut self.bundles[usize::from(partition.index)];
+                bundle.drafts.push_vote(request, &vote);
+                bundle.tickets.push(Ticket { place, vote });
+            }
+            Err(problem) => self.refuse(place, problem, request.traceparent),
+        }
+    }
+
+    fn refuse(&mut self, place: Place, problem: Problem, traceparent: Option<&[u8]>) {
+        let written = self.pen.refused(&refuse(problem, VOTE_PATH, traceparent));
+        self.answer(place, Ready::Written(written));
+    }
+
+    fn answer(&mut self, place: Place, ready: Ready) {
+        // Its connection may be gone, and another one in its place.
+        let connection = self.connections.get_mut(place.key).filter(|c| c.id == place.connection);
+        if let Some(connection) = connection {
+            connection.answer(place.number, ready, &mut self.pen);
+            self.touch(place.key);
+        }
+    }
+
+    /// Hands the votes of this round over.
+    fn submit(&mut self) {
+        for (index, bundle) in (0u16..).zip(&mut self.bundles) {
+            if bundle.tickets.is_empty() {
+                continue;
+            }
+            let Bundle { drafts, tickets } = std::mem::take(bundle);
+            let post = Arc::clone(&self.post);
+            let then = move |answer| post.send(Message::Answered(tickets, answer));
+            self.app.engine.ingest().submit_then(PartitionId::votes(index), drafts, then);
+        }
+    }
+
+    fn answered(&mut self, tickets: Vec<Ticket>, answer: Answer) {
+        match answer {
+            Ok(verdicts) => {
+                for (ticket, verdict) in tickets.into_iter().zip(verdicts) {
+                    self.judged(ticket, verdict);
+                }
+            }
+            Err(error) => {
+                let problem = unrecorded(error);
+                tickets.into_iter().for_each(|ticket| self.refuse(ticket.place, problem.clone(), None));
+            }
+        }
+    }
+
+    fn judged(&mut self, Ticket { place, vote }: Ticket, verdict: Verdict) {
+        match verdict.outcome {
+            Outcome::Counted(_) => {
+                let Verdict { record, time, .. } = verdict;
+                self.answer(place, Ready::Counted { record, time, replayed: false });
+            }
+            Outcome::Rejected(reason) => self.refuse(place, refusal_of(reason), None),
+            // Needs the log, for which a lane cannot wait.
+            Outcome::Duplicate { .. } | Outcome::Held(_) => {
+                let (app, post) = (Arc::clone(&self.app), Arc::clone(&self.post));
+                self.runtime.spawn(async move {
+                    post.send(Message::Settled(place, settle(&app, &verdict, &vote).await));
+                });
+            }
+        }
+    }
+
+    fn settled(&mut self, place: Place, result: Result<Recorded, Problem>) {
+        match result {
+            Ok(Recorded { accepted, replayed }) => {
+                let receipt = accepted.receipt;
+                self.answer(place, Ready::Counted { record: receipt.record, time: receipt.time, replayed });
+            }
+            Err(problem) => self.refuse(place, problem, None),
+        }
+    }
+
+    /// Looks at every connection that something happened to.
+    fn tidy(&mut self) {
+        while let Some(key) = self.dirty.pop() {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.dirty = false;
+            if connection.flush(self.now).is_err() {
+                self.drop_connection(key);
+                continue;
+            }
+            let settled = connection.is_settled();
+            if settled && connection.leaving {
+                self.leave(key);
+            } else if settled && (connection.ended || self.stop_by.is_some()) {
+                self.drop_connection(key);
+            } else if connection.unread && connection.takes_more() && !connection.ended {
+                self.take_bytes(key, &[]);
+                self.read(key, true);
+            }
+        }
+        self.submit();
+    }
+
+    fn drop_connection(&mut self, key: usize) {
+        if let Some(mut connection) = self.connections.try_remove(key) {
+            // It ends with the socket anyway.
+            let _ = self.poll.registry().deregister(&mut connection.socket);
+        }
+    }
+
+    /// Hands a connection over to the general server.
+    fn leave(&mut self, key: usize) {
+        let Some(mut connection) = self.connections.try_remove(key) else { return };
+        if let Err(error) = self.poll.registry().deregister(&mut connection.socket) {
+            tracing::warn!(%error, "a connection could not leave its lane");
+            return;
+        }
+        let Connection { socket, peer, slot, input, .. } = connection;
+        (self.hand_over)(socket.into(), peer, slot, input.into());
+    }
+
+    /// Cuts off clients that neither send a whole request nor read their answers.
+    fn sweep(&mut self) {
+        self.pen.tick();
+        let now = self.now;
+        let stuck = |c: &Connection| c.is_idle() && now.saturating_duration_since(c.moved) > HEAD_PATIENCE;
+        let stuck: Vec<usize> =
+            self.connections.iter().filter(|(_, c)| stuck(c)).map(|(key, _)| key).collect();
+        stuck.into_iter().for_each(|key| self.drop_connection(key));
+    }
+}
+
+/// Makes the vote of a request ready.
+fn prepare(
+    app: &App,
+    moment: &Moment,
+    peer: SocketAddr,
+    request: &VoteRequest<'_>,
+) -> Result<Prepared, Problem> {
+    let credential = request.authorization.map(auth::credential).transpose()?;
+    let trusted = is_collector(app, credential, peer, 1)?;
+    if request.content_type.is_some_and(|header| body::media_type_of(header) != Ok(MediaType::Json)) {
+        return Err(Code::UnsupportedMediaType.into());
+    }
+    let header_key = request.idempotency_key.map(body::key_of).transpose()?;
+    let vote: api::VoteRequest<'_> = api::read(request.body)?;
+    prepare_request(app, moment, &vote, credential, header_key.or(vote.key.as_deref()), trusted)
+}
