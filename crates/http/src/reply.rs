@@ -149,7 +149,9 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
         let refused = refuse(problem, uri.path(), traceparent.as_ref().map(HeaderValue::as_bytes));
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
-        headers.extend(refused.headers.into_iter().map(|(k, v)| (k, HeaderValue::from_static(v))));
+        for (name, value) in refused.headers {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
         *response.body_mut() = AxumBody::from(refused.body);
     }
     let headers = response.headers_mut();
