@@ -66,9 +66,7 @@ fn vote<'a>(request: &Request<'_, 'a>, head: usize, bytes: &'a [u8]) -> Option<P
             &mut vote.idempotency_key
         } else if name.eq_ignore_ascii_case("traceparent") {
             &mut vote.traceparent
-        } else if ["transfer-encoding", "expect", "upgrade"].iter().any(|n| name.eq_ignore_ascii_case(n)) {
-            return None;
-        } else if name.eq_ignore_ascii_case("connection") && !value.eq_ignore_ascii_case(b"keep-alive") {
+        } else if is_unusual(name, value) {
             return None;
         } else {
             continue;
@@ -87,6 +85,12 @@ fn vote<'a>(request: &Request<'_, 'a>, head: usize, bytes: &'a [u8]) -> Option<P
         }
         None => Some(Parsed::Partial),
     }
+}
+
+/// Whether a header asks for something that a lane does not do.
+fn is_unusual(name: &str, value: &[u8]) -> bool {
+    ["transfer-encoding", "expect", "upgrade"].iter().any(|n| name.eq_ignore_ascii_case(n))
+        || name.eq_ignore_ascii_case("connection") && !value.eq_ignore_ascii_case(b"keep-alive")
 }
 
 #[cfg(test)]
