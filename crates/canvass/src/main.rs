@@ -5,6 +5,7 @@ mod demo;
 mod digest;
 mod keys;
 mod serve;
+mod suite;
 mod tools;
 
 use std::io::IsTerminal;

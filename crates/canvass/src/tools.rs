@@ -99,6 +99,9 @@ pub(crate) enum BenchCommand {
     Fold(FoldArgs),
     /// Follow results live and check that every client ends with the same bytes
     Stream(StreamArgs),
+    /// Make a table of docs/BENCHMARKS.md: start servers on one core and a load on another, in turn
+    #[command(subcommand)]
+    Suite(crate::suite::SuiteCommand),
 }
 
 #[derive(Args)]
@@ -235,21 +238,13 @@ pub(crate) async fn bench(command: BenchCommand) -> Outcome {
             let report = stream::run(&args.server.client()?, &options).await.map_err(|e| e.to_string())?;
             show(&report, &report.differences)
         }
+        BenchCommand::Suite(command) => crate::suite::run(command).await,
     }
 }
 
 fn ingest_options(args: &IngestArgs) -> Result<ingest::Options, String> {
     let signer = match args.tokens.as_deref() {
-        Some([folder, election]) => {
-            let secret = Folder(folder.into()).token_secret()?;
-            let election = election.clone();
-            // Signing a short text with a key of the right length cannot fail.
-            let sign = move |voter: &str| {
-                auth::issue_token(auth::Signer::Server(&secret), &election, voter, None, TOKEN_LIFETIME)
-                    .unwrap_or_default()
-            };
-            Some(Arc::new(sign) as ingest::Signer)
-        }
+        Some([folder, election]) => Some(signer(Path::new(folder), election)?),
         _ => None,
     };
     Ok(ingest::Options {
@@ -266,8 +261,19 @@ fn ingest_options(args: &IngestArgs) -> Result<ingest::Options, String> {
     })
 }
 
+/// Signs voters' tokens for this election with the secret of a data folder.
+pub(crate) fn signer(folder: &Path, election: &str) -> Result<ingest::Signer, String> {
+    let secret = Folder(folder.to_owned()).token_secret()?;
+    let election = election.to_owned();
+    // Signing a short text with a key of the right length cannot fail.
+    Ok(Arc::new(move |voter: &str| {
+        auth::issue_token(auth::Signer::Server(&secret), &election, voter, None, TOKEN_LIFETIME)
+            .unwrap_or_default()
+    }))
+}
+
 /// Prints a report as a table on a terminal, as a line of JSON elsewhere; differences make the command fail.
-fn show<R: std::fmt::Display + serde::Serialize>(report: &R, differences: &[String]) -> Outcome {
+pub(crate) fn show<R: std::fmt::Display + serde::Serialize>(report: &R, differences: &[String]) -> Outcome {
     if std::io::stdout().is_terminal() {
         say(report);
     } else {

@@ -7,6 +7,7 @@ pub mod fold;
 pub mod ingest;
 pub mod read;
 pub mod stream;
+pub mod suite;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

@@ -1,0 +1,68 @@
+//! `canvass bench suite`: the tables of docs/BENCHMARKS.md.
+
+use std::sync::Arc;
+
+use canvass_loadgen::bench::suite::{self, Fault, Setup, Stage, Suite, Table};
+use clap::{Args, Subcommand};
+use tokio::sync::oneshot;
+
+use crate::serve::asked_to_stop;
+use crate::{Outcome, say, tools};
+
+#[derive(Subcommand)]
+pub(crate) enum SuiteCommand {
+    /// One vote a request and NDJSON batches, against a server that only answers
+    Ingest(LegArgs),
+    /// The server that only answers
+    #[command(hide = true)]
+    Bare,
+}
+
+#[derive(Args)]
+pub(crate) struct LegArgs {
+    /// Votes of one trial
+    #[arg(long, default_value_t = 1_000_000)]
+    votes: u64,
+    /// Trials of each leg
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Measure this leg only, for a profile of it; may be given several times
+    #[arg(long, value_name = "LEG")]
+    only: Vec<String>,
+}
+
+fn table(command: SuiteCommand, stage: &Arc<Stage>) -> Result<Table, Fault> {
+    let setup = Setup { binary: std::env::current_exe()?, signer: tools::signer };
+    let suite = Suite::new(Arc::clone(stage), setup)?;
+    match command {
+        SuiteCommand::Ingest(LegArgs { votes, rounds, only }) => {
+            suite.ingest(&suite::IngestOptions { votes, rounds, only })
+        }
+        SuiteCommand::Bare => Err(Fault("this is a server, not a table".to_owned())),
+    }
+}
+
+/// Runs something that starts runtimes and blocks for minutes on a thread of its own, which ends with the process.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, String> {
+    let (done, result) = oneshot::channel();
+    std::thread::spawn(move || done.send(work()));
+    tokio::select! {
+        result = result => result.map_err(|_| "the bench panicked".to_owned())?.map_err(|e| e.to_string()),
+        () = asked_to_stop() => Err("the bench was stopped".to_owned()),
+    }
+}
+
+/// Makes a table. What it started is gone when this returns, also where it failed or was asked to stop.
+pub(crate) async fn run(command: SuiteCommand) -> Outcome {
+    if matches!(command, SuiteCommand::Bare) {
+        let listening = |address| say(format_args!("listening on http://{address}"));
+        return aside(move || suite::serve_bare(listening)).await;
+    }
+    let stage = Arc::new(Stage::new().map_err(|e| e.to_string())?);
+    let for_table = Arc::clone(&stage);
+    let result = aside(move || table(command, &for_table)).await;
+    stage.clear();
+    tools::show(&result?, &[])
+}

@@ -1,0 +1,74 @@
+//! The tables of docs/BENCHMARKS.md, one command each.
+//!
+//! A table starts its servers itself, pins them to one core and the load to another, lets the subject and what
+//! it is compared with run in turn, and checks every count to the last vote.
+
+mod bare;
+mod canvass;
+mod drive;
+mod http;
+mod ingest;
+mod report;
+mod stage;
+mod votes;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+
+pub use bare::serve as serve_bare;
+pub use ingest::Options as IngestOptions;
+pub use report::{Ratio, Row, Table};
+pub use stage::Stage;
+
+use super::ingest::Signer;
+use crate::client::Error;
+
+/// The core that servers run on.
+const SERVER_CORE: usize = 0;
+/// The core that loads run on.
+const LOAD_CORE: usize = 1;
+
+/// Why a table could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(pub String);
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault(error.to_string())
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Fault(error.to_string())
+    }
+}
+
+/// What the suite needs from the binary it is part of.
+pub struct Setup {
+    /// The binary itself, which is started as server.
+    pub binary: PathBuf,
+    /// Makes a signer of voters' tokens from the secret of a data folder and the id of an election.
+    pub signer: fn(&Path, &str) -> Result<Signer, String>,
+}
+
+/// What all tables share.
+pub struct Suite {
+    stage: Arc<Stage>,
+    setup: Setup,
+    runtime: Runtime,
+}
+
+impl Suite {
+    /// Pins this process to the load's core, and takes as many descriptors as it may.
+    pub fn new(stage: Arc<Stage>, setup: Setup) -> Result<Self, Fault> {
+        stage::pin_this_process(LOAD_CORE)?;
+        stage::raise_descriptors()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Suite { stage, setup, runtime })
+    }
+}

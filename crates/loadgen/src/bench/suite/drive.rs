@@ -1,0 +1,160 @@
+//! The load: one thread, one epoll loop, requests that were made before.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::Fault;
+use super::votes::Requests;
+
+/// A server that answers nothing for so long has failed.
+const STALLED: Duration = Duration::from_secs(30);
+/// Room for what was read and not looked at yet: more than the longest answer.
+const BUFFER: usize = 4 << 20;
+const EVENTS: usize = 1_024;
+
+/// Takes answers apart and counts them.
+pub(crate) trait Answers {
+    /// Takes the first answer that a connection got, and tells its length; nothing where it is not whole yet.
+    fn take(&mut self, connection: usize, bytes: &[u8]) -> Result<Option<usize>, Fault>;
+}
+
+struct Connection {
+    socket: TcpStream,
+    /// Requests without an answer.
+    waiting: usize,
+    /// What the socket had no room for.
+    unsent: VecDeque<Range<usize>>,
+    /// The beginning of an answer.
+    partial: Vec<u8>,
+}
+
+/// Connections to one server, and the requests that go there one after another.
+pub(crate) struct Driver<'a, A> {
+    poll: Poll,
+    connections: Vec<Connection>,
+    buffer: Vec<u8>,
+    requests: &'a Requests,
+    pub(crate) answers: A,
+    /// The request that is sent next.
+    next: usize,
+    answered: usize,
+}
+
+impl<'a, A: Answers> Driver<'a, A> {
+    pub(crate) fn connect(
+        address: SocketAddr,
+        connections: usize,
+        requests: &'a Requests,
+        answers: A,
+    ) -> Result<Self, Fault> {
+        let poll = Poll::new()?;
+        let connections = (0..connections).map(|i| {
+            let socket = std::net::TcpStream::connect(address)?;
+            socket.set_nodelay(true)?;
+            socket.set_nonblocking(true)?;
+            let mut socket = TcpStream::from_std(socket);
+            poll.registry().register(&mut socket, Token(i), Interest::READABLE | Interest::WRITABLE)?;
+            Ok(Connection { socket, waiting: 0, unsent: VecDeque::new(), partial: Vec::new() })
+        });
+        let connections = connections.collect::<Result<Vec<_>, Fault>>()?;
+        Ok(Driver { poll, connections, buffer: vec![0; BUFFER], requests, answers, next: 0, answered: 0 })
+    }
+
+    /// Keeps `depth` requests under way on each connection until all are answered, and tells how long that took.
+    pub(crate) fn closed(&mut self, depth: usize) -> Result<Duration, Fault> {
+        let mut events = Events::with_capacity(EVENTS);
+        let started = Instant::now();
+        (0..self.connections.len()).try_for_each(|i| self.give(i, depth))?;
+        while self.answered < self.requests.len() {
+            self.poll.poll(&mut events, Some(STALLED))?;
+            if events.is_empty() {
+                return Err(self.stalled());
+            }
+            for event in &events {
+                let Token(i) = event.token();
+                let answered = self.receive(i)?;
+                self.give(i, answered)?;
+            }
+        }
+        Ok(started.elapsed())
+    }
+
+    fn stalled(&self) -> Fault {
+        let open = self.next - self.answered;
+        Fault(format!("{open} requests got no answer for {} s", STALLED.as_secs()))
+    }
+
+    /// Puts the next requests, at most `count`, on this connection.
+    pub(crate) fn give(&mut self, i: usize, count: usize) -> Result<(), Fault> {
+        let count = count.min(self.requests.len() - self.next);
+        if count > 0 {
+            self.connections[i].unsent.push_back(self.requests.range(self.next, count));
+            self.connections[i].waiting += count;
+            self.next += count;
+        }
+        self.send(i)
+    }
+
+    fn send(&mut self, i: usize) -> Result<(), Fault> {
+        let connection = &mut self.connections[i];
+        while let Some(range) = connection.unsent.front_mut() {
+            match connection.socket.write(self.requests.bytes(range.clone())) {
+                Ok(written) => {
+                    range.start += written;
+                    if range.start == range.end {
+                        connection.unsent.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Fault(format!("a connection broke: {error}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what a connection has, and tells how many answers were in it.
+    fn receive(&mut self, i: usize) -> Result<usize, Fault> {
+        let connection = &mut self.connections[i];
+        let mut answered = 0;
+        loop {
+            let kept = connection.partial.len();
+            self.buffer[..kept].copy_from_slice(&connection.partial);
+            connection.partial.clear();
+            let space = &mut self.buffer[kept..];
+            let room = space.len();
+            let read = match connection.socket.read(space) {
+                Ok(0) => return Err(Fault("the server closed a connection".to_owned())),
+                Ok(read) => read,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+                Err(error) => return Err(Fault(format!("a connection broke: {error}"))),
+            };
+            let mut rest = &self.buffer[..kept + read];
+            while !rest.is_empty() {
+                let Some(length) = self.answers.take(i, rest)? else { break };
+                rest = rest.get(length..).unwrap_or_default();
+                answered += 1;
+            }
+            connection.partial.extend_from_slice(rest);
+            // A socket that gave less than there was room for is empty: the next bytes bring the next event.
+            if read < room {
+                break;
+            }
+            if connection.partial.len() == self.buffer.len() {
+                return Err(Fault("an answer is longer than any can be".to_owned()));
+            }
+        }
+        connection.waiting = connection
+            .waiting
+            .checked_sub(answered)
+            .ok_or_else(|| Fault("the server answered more than it was asked".to_owned()))?;
+        self.answered += answered;
+        Ok(answered)
+    }
+}
