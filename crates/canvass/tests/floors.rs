@@ -6,6 +6,7 @@ use std::process::Command;
 /// may use them.
 const FLOORS: &[(&str, u32)] = &[
     ("canvass-election", 0),
+    ("canvass-tlog", 0),
     ("canvass-protocol", 1),
     ("canvass-log", 2),
     ("canvass-engine", 3),
