@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use canvass_loadgen::bench::suite::{self, Fault, Setup, Stage, Suite, Table};
+use canvass_loadgen::bench::suite::{
+    self, Fault, FoldOptions, LegOptions, Setup, Stage, Suite, Table, TimeOptions,
+};
 use clap::{Args, Subcommand};
 use tokio::sync::oneshot;
 
@@ -13,6 +15,14 @@ use crate::{Outcome, say, tools};
 pub(crate) enum SuiteCommand {
     /// One vote a request and NDJSON batches, against a server that only answers
     Ingest(LegArgs),
+    /// One vote a request and batches, against Redis, PostgreSQL and MariaDB where they are installed
+    Peers(LegArgs),
+    /// The fold with up to 100 million voters known, and starts on a log of many votes
+    Fold(FoldArgs),
+    /// From a vote to its confirmation and to a screen, at 50 and 80 percent of the reached rate
+    Latency(TimeArgs),
+    /// Twice the reached rate
+    Overload(TimeArgs),
     /// The server that only answers
     #[command(hide = true)]
     Bare,
@@ -31,13 +41,47 @@ pub(crate) struct LegArgs {
     only: Vec<String>,
 }
 
+#[derive(Args)]
+pub(crate) struct FoldArgs {
+    /// Votes in the log that is recovered
+    #[arg(long, default_value_t = 20_000_000)]
+    votes: u64,
+    /// Trials of each
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+#[derive(Args)]
+pub(crate) struct TimeArgs {
+    /// Seconds of one trial
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=120))]
+    seconds: u64,
+    /// Trials of each load
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+impl From<TimeArgs> for TimeOptions {
+    fn from(TimeArgs { seconds, rounds }: TimeArgs) -> Self {
+        TimeOptions { seconds, rounds }
+    }
+}
+
+impl From<LegArgs> for LegOptions {
+    fn from(LegArgs { votes, rounds, only }: LegArgs) -> Self {
+        LegOptions { votes, rounds, only }
+    }
+}
+
 fn table(command: SuiteCommand, stage: &Arc<Stage>) -> Result<Table, Fault> {
     let setup = Setup { binary: std::env::current_exe()?, signer: tools::signer };
     let suite = Suite::new(Arc::clone(stage), setup)?;
     match command {
-        SuiteCommand::Ingest(LegArgs { votes, rounds, only }) => {
-            suite.ingest(&suite::IngestOptions { votes, rounds, only })
-        }
+        SuiteCommand::Ingest(args) => suite.ingest(&args.into()),
+        SuiteCommand::Peers(args) => suite.peers(&args.into()),
+        SuiteCommand::Fold(FoldArgs { votes, rounds }) => suite.fold(&FoldOptions { votes, rounds }),
+        SuiteCommand::Latency(args) => suite.latency(&args.into()),
+        SuiteCommand::Overload(args) => suite.overload(&args.into()),
         SuiteCommand::Bare => Err(Fault("this is a server, not a table".to_owned())),
     }
 }

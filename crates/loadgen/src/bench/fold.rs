@@ -108,14 +108,15 @@ fn draft(voter: u64) -> Drafts {
     Drafts::one(RequestId(pseudonym(voter ^ (1 << 63))), &Event::VoteCast(vote))
 }
 
-struct Bench {
+/// Tallies that are filled.
+pub(crate) struct Bench {
     tallies: Vec<Tally>,
     /// Votes that did not count.
     lost: u64,
 }
 
 impl Bench {
-    fn new(partitions: u16) -> Self {
+    pub(crate) fn new(partitions: u16) -> Self {
         let event = Event::ElectionDefined(definition());
         let tallies = (0..partitions).map(|i| {
             let mut tally = Tally::new(PartitionId::votes(i));
@@ -141,13 +142,32 @@ impl Bench {
         elapsed
     }
 
-    fn voters(&mut self, voters: std::ops::Range<u64>) -> Duration {
+    /// Lets these voters vote, and tells how long the fold took.
+    pub(crate) fn voters(&mut self, voters: std::ops::Range<u64>) -> Duration {
         let mut elapsed = Duration::ZERO;
         let starts = voters.clone().step_by(usize::try_from(BATCH).unwrap_or(1));
         for (turn, start) in starts.enumerate() {
             elapsed += self.batch(turn, start..(start + BATCH).min(voters.end));
         }
         elapsed
+    }
+
+    /// Bytes of memory that a known voter takes, in tenths.
+    pub(crate) fn tenths_of_bytes_a_voter(&self) -> u64 {
+        let (bytes, voters) = self
+            .tallies
+            .iter()
+            .fold((0, 0), |(bytes, voters), tally| (bytes + tally.voters_bytes(), voters + tally.voters()));
+        u64::try_from((bytes * 10).checked_div(voters).unwrap_or(0)).unwrap_or(u64::MAX)
+    }
+
+    /// Whether so many voters are known, and every vote has counted.
+    pub(crate) fn check(&self, voters: u64) -> Result<(), String> {
+        let known: usize = self.tallies.iter().map(Tally::voters).sum();
+        if self.lost > 0 || u64::try_from(known) != Ok(voters) {
+            return Err(format!("{known} voters of {voters} are known, {} were lost", self.lost));
+        }
+        Ok(())
     }
 }
 
@@ -166,25 +186,15 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     }
     let mut bench = Bench::new(partitions);
     bench.voters(0..known);
-    let bytes: usize = bench.tallies.iter().map(Tally::voters_bytes).sum();
+    let tenths_of_bytes_a_voter = bench.tenths_of_bytes_a_voter();
     let elapsed = bench.voters(known..known + votes);
-    let counted: usize = bench.tallies.iter().map(Tally::voters).sum();
-    let mut differences = Vec::new();
-    if bench.lost > 0 || u64::try_from(counted) != Ok(known + votes) {
-        differences.push(format!(
-            "{counted} voters of {} are known, {} were lost",
-            known + votes,
-            bench.lost
-        ));
-    }
-    let tenths = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(10).checked_div(known).unwrap_or(0);
     Ok(Report {
         known,
         votes,
         elapsed_ms: millis(elapsed),
         votes_per_second: per_second(votes, elapsed),
-        tenths_of_bytes_a_voter: tenths,
-        differences,
+        tenths_of_bytes_a_voter,
+        differences: bench.check(known + votes).err().into_iter().collect(),
     })
 }
 

@@ -6,10 +6,17 @@
 mod bare;
 mod canvass;
 mod drive;
+mod fold;
 mod http;
 mod ingest;
+mod latency;
+mod legs;
+mod overload;
+mod peers;
 mod report;
+mod screen;
 mod stage;
+mod timed;
 mod votes;
 
 use std::io;
@@ -19,8 +26,10 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 pub use bare::serve as serve_bare;
-pub use ingest::Options as IngestOptions;
-pub use report::{Ratio, Row, Table};
+pub use fold::Options as FoldOptions;
+pub use latency::Options as TimeOptions;
+pub use legs::Options as LegOptions;
+pub use report::{Aim, Bound, Row, Table};
 pub use stage::Stage;
 
 use super::ingest::Signer;

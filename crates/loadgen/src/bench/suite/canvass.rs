@@ -11,12 +11,13 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::super::ingest::Signer;
-use super::votes::Expected;
 use super::{Fault, SERVER_CORE, Suite, stage};
 use crate::client::Client;
 
 const ELECTION: &str = "bench";
 pub(crate) const CONTEST: &str = "song";
+/// A contest for votes whose way to a screen is watched.
+pub(crate) const MARKER: &str = "marker";
 pub(crate) const SELECTIONS: [&str; 4] = ["w", "x", "y", "z"];
 const DEFINITION: &str = r#"
 id = "bench"
@@ -33,6 +34,14 @@ counting = "votes"
 eligibility = "token"
 policy = "one"
 selections = [{ id = "w", name = "W" }, { id = "x", name = "X" }, { id = "y", name = "Y" }, { id = "z", name = "Z" }]
+[[contests]]
+id = "marker"
+name = "Marker"
+kind = "audience-poll"
+counting = "votes"
+eligibility = "open"
+policy = "one"
+selections = [{ id = "x", name = "X" }, { id = "y", name = "Y" }]
 "#;
 /// After the last answer, the published totals must be complete within this.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -107,7 +116,7 @@ impl Suite {
 
     /// Starts a process that says `listening on http://ADDRESS`.
     fn listening(&self, command: &mut Command) -> Result<(u32, SocketAddr), Fault> {
-        let started = self.stage.start(command.stdout(Stdio::piped()))?;
+        let started = self.stage.start(command.stdout(Stdio::piped()), Signal::KILL)?;
         let mut line = String::new();
         if let Some(stdout) = started.stdout {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -119,7 +128,7 @@ impl Suite {
 
     /// Ends a server without warning, and removes its data.
     pub(crate) fn remove(&self, server: &Server) -> Result<(), Fault> {
-        self.stage.stop(server.pid, Signal::KILL)?;
+        self.stage.end(server.pid)?;
         fs::remove_dir_all(&server.data)?;
         Ok(())
     }
@@ -133,15 +142,18 @@ impl Suite {
     }
 
     /// Waits until the published totals are what was acknowledged, to the last vote.
-    pub(crate) fn check_totals(&self, server: &Server, expected: &Expected) -> Result<(), Fault> {
+    pub(crate) fn check_totals(
+        &self,
+        server: &Server,
+        expected: [u64; SELECTIONS.len()],
+    ) -> Result<(), Fault> {
         let since = Instant::now();
         loop {
             let found = self.totals(server)?;
-            if found == expected.totals {
+            if found == expected {
                 return Ok(());
             }
             if since.elapsed() > SETTLE {
-                let expected = expected.totals;
                 return Err(Fault(format!("{expected:?} votes were acknowledged, {found:?} are published")));
             }
             std::thread::sleep(SETTLE_STEP);

@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::Fault;
+use super::timed::{Pace, Timed};
 use super::votes::Requests;
 
 /// A server that answers nothing for so long has failed.
@@ -44,6 +45,8 @@ pub(crate) struct Driver<'a, A> {
     /// The request that is sent next.
     next: usize,
     answered: usize,
+    /// When something came last.
+    progress: Instant,
 }
 
 impl<'a, A: Answers> Driver<'a, A> {
@@ -63,7 +66,16 @@ impl<'a, A: Answers> Driver<'a, A> {
             Ok(Connection { socket, waiting: 0, unsent: VecDeque::new(), partial: Vec::new() })
         });
         let connections = connections.collect::<Result<Vec<_>, Fault>>()?;
-        Ok(Driver { poll, connections, buffer: vec![0; BUFFER], requests, answers, next: 0, answered: 0 })
+        Ok(Driver {
+            poll,
+            connections,
+            buffer: vec![0; BUFFER],
+            requests,
+            answers,
+            next: 0,
+            answered: 0,
+            progress: Instant::now(),
+        })
     }
 
     /// Keeps `depth` requests under way on each connection until all are answered, and tells how long that took.
@@ -71,29 +83,28 @@ impl<'a, A: Answers> Driver<'a, A> {
         let mut events = Events::with_capacity(EVENTS);
         let started = Instant::now();
         (0..self.connections.len()).try_for_each(|i| self.give(i, depth))?;
-        let mut progress = started;
         while self.answered < self.requests.len() {
-            // It never sleeps: waking it would be a cost of the server that no distant client causes.
-            self.poll.poll(&mut events, Some(Duration::ZERO))?;
-            if events.is_empty() {
-                if progress.elapsed() > STALLED {
-                    return Err(self.stalled());
-                }
-                continue;
-            }
-            progress = Instant::now();
-            for event in &events {
-                let Token(i) = event.token();
-                let answered = self.receive(i)?;
-                self.give(i, answered)?;
-            }
+            self.turn(&mut events, true)?;
         }
         Ok(started.elapsed())
     }
 
-    fn stalled(&self) -> Fault {
+    /// Takes what has come, and puts as many new requests in the place of those that were answered, or none.
+    fn turn(&mut self, events: &mut Events, again: bool) -> Result<(), Fault> {
+        // It never sleeps: waking it would be a cost of the server that no distant client causes.
+        self.poll.poll(events, Some(Duration::ZERO))?;
+        for event in &*events {
+            let Token(i) = event.token();
+            let answered = self.receive(i)?;
+            self.give(i, if again { answered } else { 0 })?;
+        }
         let open = self.next - self.answered;
-        Fault(format!("{open} requests got no answer for {} s", STALLED.as_secs()))
+        if open == 0 || !events.is_empty() {
+            self.progress = Instant::now();
+        } else if self.progress.elapsed() > STALLED {
+            return Err(Fault(format!("{open} requests got no answer for {} s", STALLED.as_secs())));
+        }
+        Ok(())
     }
 
     /// Puts the next requests, at most `count`, on this connection.
@@ -162,5 +173,37 @@ impl<'a, A: Answers> Driver<'a, A> {
             .ok_or_else(|| Fault("the server answered more than it was asked".to_owned()))?;
         self.answered += answered;
         Ok(answered)
+    }
+}
+
+impl Driver<'_, Timed> {
+    /// Sends all requests at their times, whatever the server does, and waits for all answers. `each_second` is
+    /// called about once a second.
+    pub(crate) fn open(
+        &mut self,
+        pace: Pace,
+        mut each_second: impl FnMut() -> Result<(), Fault>,
+    ) -> Result<Duration, Fault> {
+        let mut events = Events::with_capacity(EVENTS);
+        let started = Instant::now();
+        let (mut second, mut turn) = (started, 0);
+        while self.answered < self.requests.len() {
+            let due = pace.by(started.elapsed()).min(self.requests.len());
+            while self.next + pace.at_a_time <= due || self.next < due && due == self.requests.len() {
+                let count = pace.at_a_time.min(due - self.next);
+                for place in self.next..self.next + count {
+                    let number = u64::try_from(place).unwrap_or(u64::MAX);
+                    self.answers.sent(turn, number, started + pace.due(place));
+                }
+                self.give(turn, count)?;
+                turn = (turn + 1) % self.connections.len();
+            }
+            self.turn(&mut events, false)?;
+            if second.elapsed() >= Duration::from_secs(1) {
+                second = Instant::now();
+                each_second()?;
+            }
+        }
+        Ok(started.elapsed())
     }
 }

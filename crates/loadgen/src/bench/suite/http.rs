@@ -27,8 +27,23 @@ impl Statuses {
     }
 
     /// Each status that was answered, and how often.
-    pub(crate) fn all(&self) -> Vec<(usize, u64)> {
+    fn all(&self) -> Vec<(usize, u64)> {
         self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Holds what was answered against what must have been: statuses, and how often.
+    pub(crate) fn check(&self, expected: &[(usize, u64)]) -> Result<(), Fault> {
+        let expected: Vec<(usize, u64)> = expected.iter().copied().filter(|(_, n)| *n > 0).collect();
+        if self.all() == expected {
+            return Ok(());
+        }
+        Err(Fault(format!("the answers must be {expected:?} (status, number), they are {:?}", self.all())))
+    }
+}
+
+impl AsRef<Statuses> for Statuses {
+    fn as_ref(&self) -> &Statuses {
+        self
     }
 }
 
@@ -65,7 +80,13 @@ impl Answers for Statuses {
 
 /// Counts the lines of answers to batches.
 #[derive(Debug, Default)]
-pub(crate) struct LineStatuses(pub(crate) Statuses);
+pub(crate) struct LineStatuses(Statuses);
+
+impl AsRef<Statuses> for LineStatuses {
+    fn as_ref(&self) -> &Statuses {
+        &self.0
+    }
+}
 
 impl Answers for LineStatuses {
     fn take(&mut self, _: usize, bytes: &[u8]) -> Result<Option<usize>, Fault> {

@@ -13,8 +13,10 @@ pub struct Table {
     pub machine: String,
     /// What was measured.
     pub rows: Vec<Row>,
-    /// How it compares, with what is aimed at.
-    pub ratios: Vec<Ratio>,
+    /// What is aimed at.
+    pub aims: Vec<Aim>,
+    /// What else is to be known of it.
+    pub notes: Vec<String>,
 }
 
 /// One thing that was measured some times.
@@ -32,15 +34,55 @@ pub struct Row {
     pub note: String,
 }
 
-/// One figure against another, in hundredths.
+/// A figure that was aimed at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Ratio {
-    /// What is compared with what.
+pub struct Aim {
+    /// What it is; `a / b` is the median of `a` over that of `b`, in hundredths.
     pub name: String,
-    /// Median over median, in hundredths.
-    pub hundredths: u64,
-    /// What is aimed at, in hundredths.
-    pub at_least: u64,
+    /// What was measured.
+    pub figure: u64,
+    /// The unit of both figures.
+    pub unit: String,
+    /// What is aimed at.
+    pub aim: Bound,
+}
+
+/// On which side of a figure another must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// Not below.
+    AtLeast(u64),
+    /// Not above.
+    AtMost(u64),
+}
+
+impl Aim {
+    /// Whether the figure is what it should be.
+    pub fn is_reached(&self) -> bool {
+        match self.aim {
+            Bound::AtLeast(least) => self.figure >= least,
+            Bound::AtMost(most) => self.figure <= most,
+        }
+    }
+}
+
+/// The unit of one median over another.
+const HUNDREDTHS: &str = "hundredths";
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |n: u64| match self.unit.as_str() {
+            HUNDREDTHS => format!("{}.{:02}", n / 100, n % 100),
+            unit => format!("{} {unit}", grouped(n)),
+        };
+        let (word, bound) = match self.aim {
+            Bound::AtLeast(least) => ("at least", least),
+            Bound::AtMost(most) => ("at most", most),
+        };
+        let verdict = if self.is_reached() { "reached" } else { "not reached" };
+        write!(f, "{:<44} {:>10}  aim: {word} {}, {verdict}", self.name, text(self.figure), text(bound))
+    }
 }
 
 impl Row {
@@ -54,18 +96,25 @@ impl Row {
 
 impl Table {
     pub(crate) fn new(table: &str, rows: Vec<Row>) -> Self {
-        Table { table: table.to_owned(), machine: machine(), rows, ratios: Vec::new() }
+        Table { table: table.to_owned(), machine: machine(), rows, aims: Vec::new(), notes: Vec::new() }
     }
 
     fn median(&self, name: &str) -> Option<u64> {
         self.rows.iter().find(|row| row.name == name).map(|row| row.median)
     }
 
-    /// Compares two rows, if both were measured.
+    /// Compares two rows, if both were measured: at least so many hundredths.
     pub(crate) fn compare(&mut self, subject: &str, reference: &str, at_least: u64) {
         let (Some(above), Some(below)) = (self.median(subject), self.median(reference)) else { return };
-        let hundredths = above.saturating_mul(100).checked_div(below).unwrap_or(0);
-        self.ratios.push(Ratio { name: format!("{subject} / {reference}"), hundredths, at_least });
+        let figure = above.saturating_mul(100).checked_div(below).unwrap_or(0);
+        let (name, unit) = (format!("{subject} / {reference}"), HUNDREDTHS.to_owned());
+        self.aims.push(Aim { name, figure, unit, aim: Bound::AtLeast(at_least) });
+    }
+
+    /// Holds the median of a row, if it was measured, against a figure in the row's unit.
+    pub(crate) fn aim(&mut self, name: &str, aim: Bound) {
+        let Some(row) = self.rows.iter().find(|row| row.name == name) else { return };
+        self.aims.push(Aim { name: name.to_owned(), figure: row.median, unit: row.unit.clone(), aim });
     }
 }
 
@@ -99,11 +148,8 @@ impl fmt::Display for Table {
             let trials = trials.join(" ");
             writeln!(f, "  {name:<28} {:>12} {unit:<12} [{trials}] {note}", grouped(*median))?;
         }
-        for Ratio { name, hundredths, at_least } in &self.ratios {
-            let two = |n: &u64| format!("{}.{:02}", n / 100, n % 100);
-            let verdict = if hundredths >= at_least { "reached" } else { "not reached" };
-            writeln!(f, "  {name:<44} {:>6}  aim {} {verdict}", two(hundredths), two(at_least))?;
-        }
+        self.aims.iter().try_for_each(|aim| writeln!(f, "  {aim}"))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "  {note}"))?;
         write!(f, "  every answer and every total was as expected")
     }
 }
@@ -119,9 +165,10 @@ mod tests {
             Table::new("t", vec![row("a", vec![90, 1_234_567, 70]), row("b", vec![200, 100, 180])]);
         table.compare("a", "b", 50);
         table.compare("a", "c", 50);
-        let ratio = Ratio { name: "a / b".to_owned(), hundredths: 50, at_least: 50 };
-        assert_eq!(table.ratios, [ratio]);
+        table.aim("b", Bound::AtMost(170));
+        let figures: Vec<_> = table.aims.iter().map(|aim| (aim.figure, aim.is_reached())).collect();
+        assert_eq!(figures, [(50, true), (180, false)]);
         let text = table.to_string();
-        assert!(text.contains("1,234,567") && text.contains("0.50  aim 0.50 reached"), "{text}");
+        assert!(text.contains("1,234,567") && text.contains("0.50  aim: at least 0.50, reached"), "{text}");
     }
 }

@@ -4,11 +4,15 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 
 use super::Fault;
+
+/// How often it is looked whether a process has ended.
+const POLL: Duration = Duration::from_millis(2);
 
 /// A folder for temporary files and the processes started so far. Dropping it, or [`Stage::clear`], ends them.
 pub struct Stage {
@@ -20,7 +24,7 @@ pub struct Stage {
 struct Held {
     /// Removed when dropped.
     _folder: TempDir,
-    children: Vec<Child>,
+    children: Vec<(Child, Signal)>,
 }
 
 /// A process that was started.
@@ -45,33 +49,58 @@ impl Stage {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn start(&self, command: &mut Command) -> Result<Started, Fault> {
+    /// Starts a process; `end` is the signal that ends it at once.
+    pub(crate) fn start(&self, command: &mut Command, end: Signal) -> Result<Started, Fault> {
         let mut held = self.held();
         let held = held.as_mut().ok_or_else(|| Fault("the bench was stopped".to_owned()))?;
-        let what = format!("{command:?}");
-        let child = command.stdin(Stdio::null()).spawn();
-        let mut child = child.map_err(|e| Fault(format!("{what} cannot be started: {e}")))?;
+        let child = command.spawn();
+        let mut child = child.map_err(|e| Fault(format!("{command:?} cannot be started: {e}")))?;
         let started = Started { pid: child.id(), stdout: child.stdout.take() };
-        held.children.push(child);
+        held.children.push((child, end));
         Ok(started)
     }
 
-    /// Sends a signal to a process that was started here, and waits until it has ended.
-    pub(crate) fn stop(&self, pid: u32, signal: Signal) -> Result<(), Fault> {
-        let child = self.held().as_mut().and_then(|held| {
-            let i = held.children.iter().position(|child| child.id() == pid)?;
-            Some(held.children.swap_remove(i))
-        });
-        child.map_or(Ok(()), |mut child| end(&mut child, signal))
+    fn take(&self, pid: u32) -> Option<(Child, Signal)> {
+        let mut held = self.held();
+        let children = &mut held.as_mut()?.children;
+        let i = children.iter().position(|(child, _)| child.id() == pid)?;
+        Some(children.swap_remove(i))
     }
 
-    /// Kills whatever was started here and removes the folder.
+    /// Ends a process that was started here at once.
+    pub(crate) fn end(&self, pid: u32) -> Result<(), Fault> {
+        let Some((mut child, signal)) = self.take(pid) else { return Ok(()) };
+        end(&mut child, signal)
+    }
+
+    /// Asks a process that was started here to end, and waits until it has.
+    pub(crate) fn ask_to_end(&self, pid: u32) -> Result<(), Fault> {
+        let Some((mut child, _)) = self.take(pid) else { return Ok(()) };
+        end(&mut child, Signal::TERM)
+    }
+
+    /// Waits until a process that was started here has ended by itself, and well.
+    pub(crate) fn ended_well(&self, pid: u32) -> Result<(), Fault> {
+        loop {
+            let mut held = self.held();
+            let held = held.as_mut().ok_or_else(|| Fault("the bench was stopped".to_owned()))?;
+            let child = held.children.iter_mut().find(|(child, _)| child.id() == pid);
+            let (child, _) = child.ok_or_else(|| Fault("a process is gone".to_owned()))?;
+            match child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(Fault(format!("a process ended with {status}"))),
+                None => {}
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Ends whatever was started here and removes the folder.
     pub fn clear(&self) {
         let held = self.held().take();
-        for mut child in held.into_iter().flat_map(|held| held.children) {
-            // SIGQUIT ends databases at once, and lets them take their own processes with them.
-            let _ = kill(&child, Signal::QUIT);
-            let _ = child.wait();
+        for (mut child, signal) in held.into_iter().flat_map(|held| held.children) {
+            // What has ended already needs no signal.
+            let _ = end(&mut child, signal);
         }
     }
 }
@@ -82,22 +111,20 @@ impl Drop for Stage {
     }
 }
 
-fn kill(child: &Child, signal: Signal) -> Result<(), Fault> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| Fault("a process has no number".to_owned()))?;
-    kill_process(pid, signal).map_err(|e| Fault(format!("a process cannot be ended: {e}")))
-}
-
 fn end(child: &mut Child, signal: Signal) -> Result<(), Fault> {
-    kill(child, signal)?;
-    child.wait()?;
+    if child.try_wait()?.is_none() {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Fault("a process has no number".to_owned()))?;
+        kill_process(pid, signal).map_err(|e| Fault(format!("a process cannot be ended: {e}")))?;
+        child.wait()?;
+    }
     Ok(())
 }
 
 /// A command that runs on one core.
 pub(crate) fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("taskset");
-    command.arg("-c").arg(core.to_string()).arg(program);
+    command.arg("-c").arg(core.to_string()).arg(program).stdin(Stdio::null());
     command
 }
 
@@ -119,15 +146,39 @@ pub(crate) fn raise_descriptors() -> Result<(), Fault> {
     raised.map_err(|e| Fault(format!("descriptors: {e}")))
 }
 
-/// Time that a process has spent on its cores so far, in clock ticks.
-pub(crate) fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The second field is a name in brackets, which may hold spaces; user and system time are the 14th and 15th.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
-    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+/// How busy a core is from some moment on.
+pub(crate) struct Busy {
+    core: usize,
+    since: (u64, u64),
 }
 
-/// How many clock ticks are a second.
-pub(crate) fn ticks_a_second() -> u64 {
-    rustix::param::clock_ticks_per_second()
+impl Busy {
+    pub(crate) fn start(core: usize) -> Result<Self, Fault> {
+        Ok(Busy { core, since: ticks(core)? })
+    }
+
+    pub(crate) fn percent(&self) -> Result<u64, Fault> {
+        let (busy, all) = ticks(self.core)?;
+        Ok(((busy - self.since.0) * 100).checked_div(all - self.since.1).unwrap_or(0))
+    }
+}
+
+/// Time that a core was busy, and all its time, in clock ticks.
+fn ticks(core: usize) -> Result<(u64, u64), Fault> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let name = format!("cpu{core} ");
+    let line = stat.lines().find_map(|line| line.strip_prefix(&name));
+    let line = line.ok_or_else(|| Fault(format!("this machine has no core {core}; a table needs two")))?;
+    // User, nice, system, idle, waiting for disks, and what else there is.
+    let fields: Vec<u64> = line.split(' ').filter_map(|field| field.parse().ok()).collect();
+    let all: u64 = fields.iter().sum();
+    Ok((all - fields.iter().skip(3).take(2).sum::<u64>(), all))
+}
+
+/// Memory of a process that is its own, not of files, in KiB.
+pub(crate) fn own_memory(pid: u32) -> Result<u64, Fault> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let size = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    size.ok_or_else(|| Fault("the memory of the server is not told".to_owned()))
 }

@@ -1,13 +1,15 @@
 //! Votes as requests, made before any clock starts, and what must come of them.
 
 use std::fmt::Write as _;
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 
 use super::super::fold::spread;
 use super::canvass::{CONTEST, SELECTIONS};
 
 /// One request in so many is an earlier vote sent again.
 const RETRY_EVERY: u64 = 100;
+/// It is one of the last so many.
+const RETRIED_WITHIN: u64 = 20_000;
 
 /// Requests one behind another.
 #[derive(Default)]
@@ -55,14 +57,19 @@ pub(crate) struct Expected {
     pub(crate) totals: [u64; SELECTIONS.len()],
 }
 
-/// What the vote at this place is: that of a voter who has not voted, or an earlier one again.
+/// What the vote at this place is: that of a voter who has not voted, or a recent one again.
 fn voter_at(i: u64) -> (u64, bool) {
-    let is_retry = i % RETRY_EVERY == RETRY_EVERY - 1;
-    if !is_retry {
+    let is_retry = |i| i % RETRY_EVERY == RETRY_EVERY - 1;
+    if !is_retry(i) {
         return (i, false);
     }
-    let earlier = spread(i) % i;
-    (if earlier % RETRY_EVERY == RETRY_EVERY - 1 { earlier - 1 } else { earlier }, true)
+    let earlier = i - 1 - spread(i) % i.min(RETRIED_WITHIN);
+    (if is_retry(earlier) { earlier - 1 } else { earlier }, true)
+}
+
+/// The choice of the vote at this place.
+pub(crate) fn choice_at(i: u64) -> usize {
+    choice(voter_at(i).0)
 }
 
 fn choice(voter: u64) -> usize {
@@ -71,39 +78,57 @@ fn choice(voter: u64) -> usize {
     usize::try_from(a.min(b)).unwrap_or(0)
 }
 
-impl Expected {
-    fn add(&mut self, voter: u64, again: bool) {
-        if again {
-            self.again += 1;
-        } else {
-            self.new += 1;
-            self.totals[choice(voter)] += 1;
-        }
+impl AddAssign for Expected {
+    fn add_assign(&mut self, other: Self) {
+        self.new += other.new;
+        self.again += other.again;
+        self.totals.iter_mut().zip(other.totals).for_each(|(total, more)| *total += more);
     }
 }
 
-/// Votes one a request, each with its voter's token.
-pub(crate) fn single(votes: Range<u64>, sign: &dyn Fn(&str) -> String) -> (Requests, Expected) {
-    let (mut requests, mut expected) = (Requests::default(), Expected::default());
-    let mut text = String::new();
-    let start = votes.start;
+/// Tells the voter and the choice of each vote, and what must come of all of them.
+pub(crate) fn each(votes: Range<u64>, mut vote: impl FnMut(u64, usize)) -> Expected {
+    let mut expected = Expected::default();
     for i in votes {
         let (voter, again) = voter_at(i);
-        let place = voter.checked_sub(start).and_then(|place| usize::try_from(place).ok());
-        if let (true, Some(place)) = (again, place) {
-            requests.repeat(place);
+        let choice = choice(voter);
+        vote(voter, choice);
+        if again {
+            expected.again += 1;
+        } else {
+            expected.new += 1;
+            expected.totals[choice] += 1;
+        }
+    }
+    expected
+}
+
+/// Votes one a request, each with its voter's token. A retry is the same bytes.
+pub(crate) fn single(votes: Range<u64>, sign: &dyn Fn(&str) -> String) -> (Requests, Expected) {
+    let mut requests = Requests::default();
+    let mut text = String::new();
+    let first = votes.start;
+    let expected = each(votes, |voter, choice| {
+        let sent = voter.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+        if let Some(sent) = sent.filter(|sent| *sent < requests.len()) {
+            requests.repeat(sent);
         } else {
             text.clear();
-            request(&mut text, &sign(&name(voter)), choice(voter));
+            request(&mut text, &sign(&name(voter)), choice);
             requests.push(text.as_bytes());
         }
-        expected.add(voter, again);
-    }
+    });
     (requests, expected)
 }
 
-fn name(voter: u64) -> String {
-    format!("voter-{voter:09}")
+/// The id of a voter. Voters come in no order.
+pub(crate) fn id(voter: u64) -> u64 {
+    spread(voter) >> 1
+}
+
+/// The name of a voter, as tokens and collectors tell it.
+pub(crate) fn name(voter: u64) -> String {
+    format!("{:016x}", id(voter))
 }
 
 fn request(out: &mut String, token: &str, choice: usize) {
@@ -120,26 +145,24 @@ fn request(out: &mut String, token: &str, choice: usize) {
 /// Votes as NDJSON, `lines` a request, for voters whom a collector names.
 pub(crate) fn batches(votes: Range<u64>, lines: u64, key: &str) -> (Requests, Expected) {
     let (mut requests, mut expected) = (Requests::default(), Expected::default());
-    let (mut body, mut head) = (String::new(), String::new());
+    let (mut body, mut text) = (String::new(), String::new());
     let mut first = votes.start;
     while first < votes.end {
         let end = (first + lines).min(votes.end);
         body.clear();
-        for i in first..end {
-            let (voter, again) = voter_at(i);
-            let (name, selection) = (name(voter), SELECTIONS[choice(voter)]);
+        expected += each(first..end, |voter, choice| {
+            let (name, selection) = (name(voter), SELECTIONS[choice]);
             let _ =
                 writeln!(body, r#"{{"contest":"{CONTEST}","selections":["{selection}"],"voter":"{name}"}}"#);
-            expected.add(voter, again);
-        }
-        head.clear();
+        });
+        text.clear();
         let _ = write!(
-            head,
+            text,
             "POST /api/v1/votes HTTP/1.1\r\nhost: vote.example.org\r\ncontent-type: application/x-ndjson\r\n\
              authorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        requests.push(head.as_bytes());
+        requests.push(text.as_bytes());
         first = end;
     }
     (requests, expected)
@@ -159,7 +182,7 @@ mod tests {
         assert_eq!((0..999).filter(|i| of(*i) == of(999)).count(), 1);
         assert_eq!(requests.bytes(requests.range(0, 1_000)).len(), requests.bytes.len());
         let text = String::from_utf8_lossy(of(7));
-        assert!(text.contains("Bearer <voter-000000007>\r\n") && text.ends_with("\"]}"), "{text}");
+        assert!(text.contains(&format!("Bearer <{}>\r\n", name(7))) && text.ends_with("\"]}"), "{text}");
     }
 
     #[test]
