@@ -17,13 +17,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, Chain};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tower::ServiceExt;
 
 use crate::App;
 use crate::lane::{HandOver, Lanes};
 use crate::reply::{Refusal, finish};
-use crate::stream::Feeds;
+use crate::stream::{Feeds, Following};
 use crate::{desk, gateway, pages, reads, stream};
 
 /// A client that has not sent its request's head after this time is cut off.
@@ -112,7 +112,7 @@ pub async fn serve(
             continue;
         };
         let _ = socket.set_nodelay(true);
-        let slot = Slot { stop: stop.clone(), _place: Arc::new(slot) };
+        let slot = Slot { stop: stop.clone(), _place: slot };
         match socket.into_std() {
             Ok(socket) => lanes.take(socket, peer, slot),
             Err(error) => tracing::warn!(%error, "a connection could not be taken"),
@@ -151,40 +151,62 @@ fn prefixed(socket: TcpStream, read: Bytes) -> Prefixed {
     tokio::io::join(Cursor::new(read).chain(reader), writer)
 }
 
-/// A connection's place among those that may be open. A stream keeps it when its connection is upgraded.
-#[derive(Debug, Clone)]
+/// A connection's place among those that may be open. A stream keeps it when it takes the connection over.
+#[derive(Debug)]
 pub(crate) struct Slot {
     stop: watch::Receiver<bool>,
-    _place: Arc<OwnedSemaphorePermit>,
+    _place: OwnedSemaphorePermit,
 }
 
 async fn connection(socket: Prefixed, peer: SocketAddr, router: Router, slot: Slot) {
     let mut stop = slot.stop.clone();
+    // From here on the socket is known as writable until it has no room: see `idle_socket`.
+    if socket.writer().writable().await.is_err() {
+        return;
+    }
+    let (take_over, mut taken_over) = mpsc::channel(1);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        answer(router.clone(), request, peer, slot.clone())
+        answer(router.clone(), request, peer, take_over.clone())
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(HEAD_LIMIT)
         .pipeline_flush(true)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
+        .serve_connection(TokioIo::new(socket), service);
     // A client that breaks off is no fault of ours, so the results are of no interest.
     tokio::select! {
-        _ = connection.as_mut() => {}
+        _ = &mut connection => {}
+        Some((answer, following)) = taken_over.recv() => {
+            let parts = connection.into_parts();
+            if let Some(socket) = idle_socket(parts.io.into_inner(), &parts.read_buf) {
+                following.begin(answer, socket, slot);
+            }
+        }
         () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             let _ = connection.await;
         }
     }
 }
 
+/// The socket of a connection on which nothing is under way: no earlier answer waits to be taken by the client, and
+/// nothing came after its last request. On another a stream would begin in the middle of something.
+fn idle_socket(connection: Prefixed, unread: &[u8]) -> Option<std::net::TcpStream> {
+    let (reader, writer) = connection.into_inner();
+    let (prefix, reader) = reader.into_inner();
+    let socket = reader.reunite(writer).ok()?;
+    let all_read = unread.is_empty() && !bytes::Buf::has_remaining(&prefix);
+    // A write that found no room has taken this back, and left the rest where it cannot be reached.
+    let all_sent = socket.try_io(tokio::io::Interest::WRITABLE, || Ok(())).is_ok();
+    if all_read && all_sent { socket.into_std().ok() } else { None }
+}
+
 impl Slot {
-    /// Waits until the server stops: a stream has no other end.
-    pub(crate) async fn stopped(&mut self) {
-        stopped(&mut self.stop).await;
+    /// Waits until the server stops: a stream has no other end. It keeps no place.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stop = self.stop.clone();
+        async move { stopped(&mut stop).await }
     }
 }
 
@@ -197,12 +219,17 @@ async fn answer(
     router: Router,
     request: Request<Incoming>,
     peer: SocketAddr,
-    slot: Slot,
+    take_over: mpsc::Sender<(Response, Following)>,
 ) -> Result<Response, std::convert::Infallible> {
     let mut request = request.map(axum::body::Body::new);
     request.extensions_mut().insert(peer);
-    request.extensions_mut().insert(slot);
-    Ok(router.oneshot(request).await.into_response())
+    let mut response = router.oneshot(request).await.into_response();
+    if let Some(following) = response.extensions_mut().remove::<Following>() {
+        let _ = take_over.send((response, following)).await;
+        // The connection is taken away from whoever waits for this.
+        return std::future::pending().await;
+    }
+    Ok(response)
 }
 
 /// Tells a client that there is no room for it.
