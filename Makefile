@@ -1,5 +1,5 @@
 # `make test` is everything that must hold before a change lands; `make soak` runs the long proofs whole.
-.PHONY: test tools format lint deny rust web soak
+.PHONY: test tools format lint deny rust web soak bench
 
 CARGO ?= cargo
 TESTS_WEB := tests/web
@@ -29,3 +29,8 @@ web:
 soak:
 	$(CARGO) build --release -p canvass
 	CANVASS_SOAK=1 CANVASS_BIN=$(CURDIR)/target/release/canvass $(CARGO) test --release -p canvass -- --nocapture --test-threads 1
+
+# The tables of docs/BENCHMARKS.md.
+bench:
+	$(CARGO) build --release -p canvass
+	for table in ingest peers fold latency overload; do target/release/canvass bench suite $$table || exit 1; done

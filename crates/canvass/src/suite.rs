@@ -53,8 +53,8 @@ pub(crate) struct FoldArgs {
 
 #[derive(Args)]
 pub(crate) struct TimeArgs {
-    /// Seconds of one trial
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=120))]
+    /// Seconds of one trial, whose requests are all made before it
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=30))]
     seconds: u64,
     /// Trials of each load
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]

@@ -207,3 +207,65 @@ impl Driver<'_, Timed> {
         Ok(started.elapsed())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::http::Statuses;
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok";
+
+    /// A server that answers each line with 201, in pieces that fit no answer.
+    fn server() -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = |mut socket: std::net::TcpStream| {
+            let mut buffer = [0; 1_000];
+            while let Ok(read @ 1..) = socket.read(&mut buffer) {
+                let lines = buffer[..read].iter().filter(|b| **b == b'\n').count();
+                for piece in ANSWER.repeat(lines).chunks(61) {
+                    socket.write_all(piece).unwrap();
+                }
+            }
+        };
+        std::thread::spawn(move || {
+            listener.incoming().for_each(|socket| drop(std::thread::spawn(move || serve(socket.unwrap()))));
+        });
+        address
+    }
+
+    fn lines(count: usize) -> Requests {
+        let mut requests = Requests::default();
+        (0..count).for_each(|i| requests.push(format!("request {i}\n").as_bytes()));
+        requests
+    }
+
+    #[test]
+    fn a_closed_loop_gets_every_answer_once() {
+        let requests = lines(1_003);
+        let mut driver = Driver::connect(server(), 7, &requests, Statuses::default()).unwrap();
+        driver.closed(5).unwrap();
+        driver.answers.check(&[(201, 1_003)]).unwrap();
+        assert!(driver.connections.iter().all(|c| c.waiting == 0 && c.partial.is_empty()));
+    }
+
+    #[test]
+    fn an_open_loop_keeps_its_times() {
+        let requests = lines(503);
+        let mut driver = Driver::connect(server(), 7, &requests, Timed::new(7)).unwrap();
+        let pace = Pace { votes_per_second: 5_000, at_a_time: 4 };
+        let elapsed = driver.open(pace, || Ok(())).unwrap();
+        assert_eq!((driver.answers.acknowledged(), driver.answers.turned_away), (503, 0));
+        assert!(elapsed >= pace.due(502), "nothing is sent before its time");
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_is_a_fault() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || drop(listener.accept()));
+        let requests = lines(3);
+        let driver = Driver::connect(address, 1, &requests, Statuses::default());
+        assert!(driver.unwrap().closed(1).is_err());
+    }
+}

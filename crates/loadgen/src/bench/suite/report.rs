@@ -13,7 +13,7 @@ pub struct Table {
     pub machine: String,
     /// What was measured.
     pub rows: Vec<Row>,
-    /// What is aimed at.
+    /// How it compares, with what is aimed at.
     pub aims: Vec<Aim>,
     /// What else is to be known of it.
     pub notes: Vec<String>,
@@ -34,7 +34,7 @@ pub struct Row {
     pub note: String,
 }
 
-/// A figure that was aimed at.
+/// One figure against another, or a figure that was aimed at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Aim {
     /// What it is; `a / b` is the median of `a` over that of `b`, in hundredths.
@@ -43,8 +43,8 @@ pub struct Aim {
     pub figure: u64,
     /// The unit of both figures.
     pub unit: String,
-    /// What is aimed at.
-    pub aim: Bound,
+    /// What is aimed at, if anything is.
+    pub aim: Option<Bound>,
 }
 
 /// On which side of a figure another must be.
@@ -61,8 +61,9 @@ impl Aim {
     /// Whether the figure is what it should be.
     pub fn is_reached(&self) -> bool {
         match self.aim {
-            Bound::AtLeast(least) => self.figure >= least,
-            Bound::AtMost(most) => self.figure <= most,
+            Some(Bound::AtLeast(least)) => self.figure >= least,
+            Some(Bound::AtMost(most)) => self.figure <= most,
+            None => true,
         }
     }
 }
@@ -76,12 +77,14 @@ impl fmt::Display for Aim {
             HUNDREDTHS => format!("{}.{:02}", n / 100, n % 100),
             unit => format!("{} {unit}", grouped(n)),
         };
+        write!(f, "{:<44} {:>10}", self.name, text(self.figure))?;
         let (word, bound) = match self.aim {
-            Bound::AtLeast(least) => ("at least", least),
-            Bound::AtMost(most) => ("at most", most),
+            Some(Bound::AtLeast(least)) => ("at least", least),
+            Some(Bound::AtMost(most)) => ("at most", most),
+            None => return Ok(()),
         };
         let verdict = if self.is_reached() { "reached" } else { "not reached" };
-        write!(f, "{:<44} {:>10}  aim: {word} {}, {verdict}", self.name, text(self.figure), text(bound))
+        write!(f, "  aim: {word} {}, {verdict}", text(bound))
     }
 }
 
@@ -103,18 +106,23 @@ impl Table {
         self.rows.iter().find(|row| row.name == name).map(|row| row.median)
     }
 
-    /// Compares two rows, if both were measured: at least so many hundredths.
-    pub(crate) fn compare(&mut self, subject: &str, reference: &str, at_least: u64) {
+    /// Compares two rows, if both were measured; the aim, if there is one, is at least so many hundredths.
+    pub(crate) fn compare(&mut self, subject: &str, reference: &str, at_least: Option<u64>) {
         let (Some(above), Some(below)) = (self.median(subject), self.median(reference)) else { return };
         let figure = above.saturating_mul(100).checked_div(below).unwrap_or(0);
         let (name, unit) = (format!("{subject} / {reference}"), HUNDREDTHS.to_owned());
-        self.aims.push(Aim { name, figure, unit, aim: Bound::AtLeast(at_least) });
+        self.aims.push(Aim { name, figure, unit, aim: at_least.map(Bound::AtLeast) });
     }
 
     /// Holds the median of a row, if it was measured, against a figure in the row's unit.
     pub(crate) fn aim(&mut self, name: &str, aim: Bound) {
         let Some(row) = self.rows.iter().find(|row| row.name == name) else { return };
-        self.aims.push(Aim { name: name.to_owned(), figure: row.median, unit: row.unit.clone(), aim });
+        self.aims.push(Aim {
+            name: name.to_owned(),
+            figure: row.median,
+            unit: row.unit.clone(),
+            aim: Some(aim),
+        });
     }
 }
 
@@ -163,8 +171,8 @@ mod tests {
         let row = |name, trials| Row::new(name, "votes/s", trials, String::new());
         let mut table =
             Table::new("t", vec![row("a", vec![90, 1_234_567, 70]), row("b", vec![200, 100, 180])]);
-        table.compare("a", "b", 50);
-        table.compare("a", "c", 50);
+        table.compare("a", "b", Some(50));
+        table.compare("a", "c", None);
         table.aim("b", Bound::AtMost(170));
         let figures: Vec<_> = table.aims.iter().map(|aim| (aim.figure, aim.is_reached())).collect();
         assert_eq!(figures, [(50, true), (180, false)]);
