@@ -1,9 +1,9 @@
 //! Receipts: what a voter holds before the next checkpoint, a signed promise that their record is in the log.
 //!
-//! A signature takes twenty microseconds and a record one, so not every record is signed by itself: the records
-//! of one batch of the log are the leaves of a small tree, and its head is signed once, as a checkpoint named
-//! `<log>/batch/<number of the batch>/<time>`. A receipt is the tlog-proof of a record in it. Whoever can check
-//! a proof can check a receipt, and it names leaf hash, log, record and time.
+//! A signature takes sixteen microseconds, longer than all else that a vote needs, so not every record is signed
+//! by itself: the records of one batch of the log are the leaves of a small tree, and its head is signed once, as
+//! a checkpoint named `<log>/batch/<number of the batch>/<time>`. A receipt is the tlog-proof of a record in it:
+//! whoever can check a proof can check a receipt. It binds the leaf hash to log, place and time.
 //!
 //! All of it follows from the batch and the key, so a retry gets the same bytes.
 
