@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use canvass_loadgen::bench::suite::{
-    self, Fault, FoldOptions, LegOptions, Setup, Stage, Suite, Table, TimeOptions,
+    self, Fault, FoldOptions, LegOptions, Setup, Stage, StreamOptions, Suite, Table, TimeOptions,
 };
 use clap::{Args, Subcommand};
 use tokio::sync::oneshot;
@@ -17,6 +17,10 @@ pub(crate) enum SuiteCommand {
     Ingest(LegArgs),
     /// One vote a request and batches, against Redis, PostgreSQL and MariaDB where they are installed
     Peers(LegArgs),
+    /// Results as JSON and as a page, against nginx, which serves the same bytes as files
+    Read(LegArgs),
+    /// Many clients that follow a contest by WebSocket and SSE, against nginx with nchan
+    Stream(StreamArgs),
     /// The fold with up to 100 million voters known, and starts on a log of many votes
     Fold(FoldArgs),
     /// From a vote to its confirmation and to a screen, at 50 and 80 percent of the reached rate
@@ -30,7 +34,7 @@ pub(crate) enum SuiteCommand {
 
 #[derive(Args)]
 pub(crate) struct LegArgs {
-    /// Votes of one trial
+    /// Votes or reads of one trial
     #[arg(long, default_value_t = 1_000_000)]
     votes: u64,
     /// Trials of each leg
@@ -46,6 +50,19 @@ pub(crate) struct FoldArgs {
     /// Votes in the log that is recovered
     #[arg(long, default_value_t = 20_000_000)]
     votes: u64,
+    /// Trials of each
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+#[derive(Args)]
+pub(crate) struct StreamArgs {
+    /// Clients
+    #[arg(long, default_value_t = 10_000)]
+    clients: usize,
+    /// Publications of one trial, one a second
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
     /// Trials of each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -79,6 +96,10 @@ fn table(command: SuiteCommand, stage: &Arc<Stage>) -> Result<Table, Fault> {
     match command {
         SuiteCommand::Ingest(args) => suite.ingest(&args.into()),
         SuiteCommand::Peers(args) => suite.peers(&args.into()),
+        SuiteCommand::Read(args) => suite.read(&args.into()),
+        SuiteCommand::Stream(StreamArgs { clients, seconds, rounds }) => {
+            suite.stream(&StreamOptions { clients, seconds, rounds })
+        }
         SuiteCommand::Fold(FoldArgs { votes, rounds }) => suite.fold(&FoldOptions { votes, rounds }),
         SuiteCommand::Latency(args) => suite.latency(&args.into()),
         SuiteCommand::Overload(args) => suite.overload(&args.into()),

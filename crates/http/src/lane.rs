@@ -7,6 +7,7 @@
 
 mod answer;
 mod connection;
+mod load;
 mod request;
 
 use std::io;
@@ -39,12 +40,15 @@ use crate::vote::{
 
 use answer::{Pen, Ready};
 use connection::Connection;
+use load::Load;
 use request::{Parsed, VOTE_PATH, VoteRequest};
 
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
 /// Most sockets looked at in one round.
 const EVENTS: usize = 4_096;
+/// So many votes are handed over before the next are read: larger batches gain nothing.
+const SUBMISSION: usize = 2_048;
 /// How often connections are looked at that do not move.
 const SWEEP: Duration = Duration::from_secs(1);
 /// The event of the lane's own waker.
@@ -86,8 +90,8 @@ impl Lanes {
 /// What a lane is told by others.
 enum Message {
     Connection(std::net::TcpStream, SocketAddr, Slot),
-    /// The fold's verdicts on a submission.
-    Answered(Vec<Ticket>, Answer),
+    /// The fold's verdicts on the submission of this number.
+    Answered(u64, Vec<Ticket>, Answer),
     /// What became of one vote after a second look.
     Settled(Place, Result<Recorded, Problem>),
     Stop,
@@ -141,6 +145,9 @@ struct Lane {
     connections: Slab<Connection>,
     next_id: u64,
     bundles: Vec<Bundle>,
+    /// Votes in the bundles.
+    bundled: usize,
+    load: Load,
     /// Connections to look at before the lane sleeps.
     dirty: Vec<usize>,
     scratch: Box<[u8]>,
@@ -157,7 +164,7 @@ impl Lane {
         let (sender, messages) = mpsc::channel();
         let post = Arc::new(Post { messages: sender, waker, awake: AtomicBool::new(false) });
         let partitions = app.definition().partitions.votes;
-        let moment = Moment::new(&app);
+        let (moment, now) = (Moment::new(&app), Instant::now());
         Ok(Lane {
             app,
             hand_over,
@@ -168,11 +175,13 @@ impl Lane {
             connections: Slab::new(),
             next_id: 0,
             bundles: (0..partitions).map(|_| Bundle::default()).collect(),
+            bundled: 0,
+            load: Load::new(now),
             dirty: Vec::new(),
             scratch: vec![0; READ_BYTES].into(),
             pen: Pen::new(),
             moment,
-            now: Instant::now(),
+            now,
             stop_by: None,
         })
     }
@@ -194,6 +203,7 @@ impl Lane {
             }
             self.post.awake.store(true, Ordering::Release);
             self.now = Instant::now();
+            self.load.begin(self.now);
             self.moment = Moment::new(&self.app);
             for event in &events {
                 if event.token() == WAKE {
@@ -206,15 +216,23 @@ impl Lane {
                 if event.is_writable() || event.is_error() {
                     self.touch(key);
                 }
+                if self.bundled >= SUBMISSION {
+                    self.turn();
+                }
             }
-            self.submit();
-            self.take_messages();
-            self.tidy();
+            self.turn();
             if self.now - swept >= SWEEP {
                 swept = self.now;
                 self.sweep();
             }
         }
+    }
+
+    /// Hands over what was read, and writes what is answered.
+    fn turn(&mut self) {
+        self.submit();
+        self.take_messages();
+        self.tidy();
     }
 
     /// Handles what others have to say; tells whether there was anything.
@@ -224,7 +242,10 @@ impl Lane {
             any = true;
             match message {
                 Message::Connection(socket, peer, slot) => self.begin(socket, peer, slot),
-                Message::Answered(tickets, answer) => self.answered(tickets, answer),
+                Message::Answered(number, tickets, answer) => {
+                    self.load.answered(number, tickets.len());
+                    self.answered(tickets, answer);
+                }
                 Message::Settled(place, result) => self.settled(place, result),
                 Message::Stop => {
                     self.stop_by = Some(self.now + STOP_PATIENCE);
@@ -266,6 +287,7 @@ impl Lane {
             if connection.unread {
                 break;
             }
+            self.now = Instant::now();
             match connection.read(&mut scratch) {
                 Ok(Some(0)) => {
                     connection.ended = true;
@@ -326,13 +348,25 @@ impl Lane {
         let connection = &mut self.connections[key];
         connection.moved = self.now;
         let place = Place { key, connection: connection.id, number: connection.expect() };
+        if self.load.is_full(self.now) {
+            return self.turn_away(place, request.traceparent);
+        }
         match prepare(&self.app, &self.moment, connection.peer, request) {
             Ok(Prepared { partition, request, vote }) => {
                 let bundle = &mut self.bundles[usize::from(partition.index)];
                 bundle.drafts.push_vote(request, &vote);
                 bundle.tickets.push(Ticket { place, vote });
+                self.bundled += 1;
+                self.load.take();
             }
             Err(problem) => self.refuse(place, problem, request.traceparent),
+        }
+    }
+
+    fn turn_away(&mut self, place: Place, traceparent: Option<&[u8]>) {
+        match traceparent {
+            Some(_) => self.refuse(place, Code::Overloaded.into(), traceparent),
+            None => self.answer(place, Ready::Overloaded),
         }
     }
 
@@ -350,15 +384,17 @@ impl Lane {
         }
     }
 
-    /// Hands the votes of this round over.
+    /// Hands over the votes that were read.
     fn submit(&mut self) {
+        self.bundled = 0;
         for (index, bundle) in (0u16..).zip(&mut self.bundles) {
             if bundle.tickets.is_empty() {
                 continue;
             }
             let Bundle { drafts, tickets } = std::mem::take(bundle);
             let post = Arc::clone(&self.post);
-            let then = move |answer| post.send(Message::Answered(tickets, answer));
+            let number = self.load.submit(self.now);
+            let then = move |answer| post.send(Message::Answered(number, tickets, answer));
             self.app.engine.ingest().submit_then(PartitionId::votes(index), drafts, then);
         }
     }

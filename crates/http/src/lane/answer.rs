@@ -5,15 +5,19 @@ use std::time::SystemTime;
 
 use axum::http::StatusCode;
 use canvass_election::ids::{RecordId, Timestamp};
+use canvass_protocol::problem::Code;
 use canvass_protocol::time;
 
-use crate::reply::{PRIVATE, Refused};
+use super::request::VOTE_PATH;
+use crate::reply::{PRIVATE, Refused, refuse};
 
 /// What became of a vote.
 #[derive(Debug)]
 pub(super) enum Ready {
     /// It counts, or did so before.
     Counted { record: RecordId, time: Timestamp, replayed: bool },
+    /// It was not looked at, since there is too much to do.
+    Overloaded,
     /// An answer in bytes.
     Written(Vec<u8>),
 }
@@ -25,12 +29,18 @@ pub(super) struct Pen {
     /// The last time of a record and its text: a batch's records have one time.
     time: (Timestamp, String),
     body: Vec<u8>,
+    /// What turns a vote away, as long as the second lasts: all of them share a trace id, which costs nothing.
+    overloaded: Vec<u8>,
 }
 
 impl Pen {
     pub(super) fn new() -> Self {
-        let mut pen =
-            Pen { date: String::new(), time: (Timestamp(0), time::format(Timestamp(0))), body: Vec::new() };
+        let mut pen = Pen {
+            date: String::new(),
+            time: (Timestamp(0), time::format(Timestamp(0))),
+            body: Vec::new(),
+            overloaded: Vec::new(),
+        };
         pen.tick();
         pen
     }
@@ -38,11 +48,13 @@ impl Pen {
     /// Notes the present second.
     pub(super) fn tick(&mut self) {
         self.date = httpdate::fmt_http_date(SystemTime::now());
+        self.overloaded = self.refused(&refuse(Code::Overloaded.into(), VOTE_PATH, None));
     }
 
     /// Writes an answer to the end of `out`.
     pub(super) fn write(&mut self, ready: &Ready, out: &mut Vec<u8>) {
         match ready {
+            Ready::Overloaded => out.extend_from_slice(&self.overloaded),
             Ready::Written(bytes) => out.extend_from_slice(bytes),
             Ready::Counted { record, time, replayed } => self.counted(*record, *time, *replayed, out),
         }

@@ -5,17 +5,22 @@
 
 mod bare;
 mod canvass;
+mod crowd;
 mod drive;
 mod fold;
 mod http;
 mod ingest;
 mod latency;
 mod legs;
+mod nginx;
+mod night;
 mod overload;
 mod peers;
+mod read;
 mod report;
 mod screen;
 mod stage;
+mod stream;
 mod timed;
 mod votes;
 
@@ -31,6 +36,7 @@ pub use latency::Options as TimeOptions;
 pub use legs::Options as LegOptions;
 pub use report::{Aim, Bound, Row, Table};
 pub use stage::Stage;
+pub use stream::Options as StreamOptions;
 
 use super::ingest::Signer;
 use crate::client::Error;

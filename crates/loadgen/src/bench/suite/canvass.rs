@@ -52,7 +52,7 @@ pub(crate) struct Credentials {
     folder: PathBuf,
     /// Signs voters' tokens.
     pub(crate) signer: Signer,
-    /// A collector's API key.
+    /// The API key of a collector and source.
     pub(crate) key: String,
 }
 
@@ -78,7 +78,8 @@ impl Suite {
         let folder = self.stage.folder().join("credentials");
         fs::create_dir_all(&folder)?;
         let mut command = self.binary();
-        command.args(["key", "add", "--name", "collector", "--role", "collector", "--data"]).arg(&folder);
+        command.args(["key", "add", "--name", "bench", "--role", "collector", "--role", "source", "--data"]);
+        command.arg(&folder);
         let said = command.output()?;
         let key = String::from_utf8_lossy(&said.stdout).trim().to_owned();
         if !said.status.success() {
@@ -88,15 +89,25 @@ impl Suite {
         Ok(Credentials { folder, signer, key })
     }
 
-    /// Starts a server on a new data folder of this name.
+    /// Starts a server on a new data folder of this name, for an election with a live vote.
     pub(crate) fn canvass(&self, credentials: &Credentials, name: &str) -> Result<Server, Fault> {
+        self.canvass_for(credentials, name, DEFINITION)
+    }
+
+    /// Starts a server on a new data folder of this name, for this election.
+    pub(crate) fn canvass_for(
+        &self,
+        credentials: &Credentials,
+        name: &str,
+        definition: &str,
+    ) -> Result<Server, Fault> {
         let data = self.stage.folder().join(name);
         fs::create_dir_all(&data)?;
         for file in fs::read_dir(&credentials.folder)? {
             let file = file?;
             fs::copy(file.path(), data.join(file.file_name()))?;
         }
-        fs::write(data.join("election.toml"), DEFINITION)?;
+        fs::write(data.join("election.toml"), definition)?;
         self.canvass_again(data)
     }
 

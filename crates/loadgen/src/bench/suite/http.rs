@@ -1,5 +1,8 @@
 //! Answers over HTTP/1.1.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
 use super::Fault;
 use super::drive::Answers;
 
@@ -67,6 +70,48 @@ pub(crate) fn first(bytes: &[u8]) -> Result<Option<Answer<'_>>, Fault> {
     let length = head + length;
     let Some(body) = bytes.get(head..length) else { return Ok(None) };
     Ok(Some(Answer { status: response.code.unwrap_or(0), body, length }))
+}
+
+/// Sends one request, and returns the body of its answer, which must be 200.
+pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Fault> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.write_all(request)?;
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        let read = socket.read(&mut buffer)?;
+        bytes.extend_from_slice(&buffer[..read]);
+        if let Some(answer) = first(&bytes)? {
+            if answer.status == 200 {
+                return Ok(answer.body.to_vec());
+            }
+            return Err(Fault(format!("{}: {}", answer.status, String::from_utf8_lossy(answer.body))));
+        }
+        if read == 0 {
+            return Err(Fault("the server closed the connection".to_owned()));
+        }
+    }
+}
+
+/// Counts answers that must all be the same bytes.
+#[derive(Debug)]
+pub(crate) struct Same<'a> {
+    pub(crate) body: &'a [u8],
+    pub(crate) count: u64,
+}
+
+impl Answers for Same<'_> {
+    fn take(&mut self, _: usize, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+        let Some(answer) = first(bytes)? else { return Ok(None) };
+        if answer.status != 200 || answer.body != self.body {
+            return Err(Fault(format!(
+                "{} with {} bytes is another answer",
+                answer.status,
+                answer.body.len()
+            )));
+        }
+        self.count += 1;
+        Ok(Some(answer.length))
+    }
 }
 
 /// Counts answers, one a vote.

@@ -19,7 +19,7 @@ const LINES: u64 = 1_000;
 /// What is measured, and how often.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Votes of one trial.
+    /// Votes or reads of one trial.
     pub votes: u64,
     /// Trials of each leg.
     pub rounds: u32,
@@ -27,7 +27,7 @@ pub struct Options {
     pub only: Vec<String>,
 }
 
-/// One way to send votes to one server.
+/// One way to send requests to one server.
 pub(crate) struct Leg {
     pub(crate) name: &'static str,
     /// How many connections there are, and how many requests each has under way at a time.

@@ -43,10 +43,10 @@ impl Suite {
             let server = self.canvass(&credentials, "overload")?;
             let timed = Timed::new(CONNECTIONS);
             let mut driver = Driver::connect(server.address, CONNECTIONS, &requests, timed)?;
-            let mut memory = vec![stage::own_memory(server.pid)?];
+            let mut memory = vec![stage::memory(server.pid)?];
             let pace = Pace { votes_per_second: offered, at_a_time: AT_A_TIME };
             let elapsed = driver.open(pace, || {
-                memory.push(stage::own_memory(server.pid)?);
+                memory.push(stage::memory(server.pid)?);
                 Ok(())
             })?;
             let timed = driver.answers;

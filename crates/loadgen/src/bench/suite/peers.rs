@@ -100,7 +100,7 @@ impl Suite {
 }
 
 /// A program of the path, or of where Debian keeps PostgreSQL's and system programs.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.push("/usr/sbin".into());
@@ -109,7 +109,7 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-fn found(program: &str) -> Result<PathBuf, Fault> {
+pub(crate) fn found(program: &str) -> Result<PathBuf, Fault> {
     find(program).ok_or_else(|| Fault(format!("there is no `{program}`")))
 }
 
@@ -134,16 +134,16 @@ fn output(command: &mut Command) -> Result<String, Fault> {
 }
 
 /// An address of this machine that nobody listens on.
-fn free_address() -> Result<SocketAddr, Fault> {
+pub(crate) fn free_address() -> Result<SocketAddr, Fault> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// Waits until somebody listens.
-fn wait_for(address: SocketAddr) -> Result<(), Fault> {
+pub(crate) fn wait_for(address: SocketAddr) -> Result<(), Fault> {
     eventually(|| TcpStream::connect(address).is_ok(), || format!("nobody listens on {address}"))
 }
 
-fn eventually(done: impl Fn() -> bool, what: impl Fn() -> String) -> Result<(), Fault> {
+pub(crate) fn eventually(done: impl Fn() -> bool, what: impl Fn() -> String) -> Result<(), Fault> {
     let since = Instant::now();
     while !done() {
         if since.elapsed() > STARTING {

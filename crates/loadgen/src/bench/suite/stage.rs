@@ -175,10 +175,26 @@ fn ticks(core: usize) -> Result<(u64, u64), Fault> {
     Ok((all - fields.iter().skip(3).take(2).sum::<u64>(), all))
 }
 
-/// Memory of a process that is its own, not of files, in KiB.
-pub(crate) fn own_memory(pid: u32) -> Result<u64, Fault> {
+/// Memory of a process that is its own or shared with its like, not of files, in KiB.
+pub(crate) fn memory(pid: u32) -> Result<u64, Fault> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let size = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-    size.ok_or_else(|| Fault("the memory of the server is not told".to_owned()))
+    let size = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let sizes = size("RssAnon:").zip(size("RssShmem:"));
+    sizes
+        .map(|(own, shared)| own + shared)
+        .ok_or_else(|| Fault("the memory of the server is not told".to_owned()))
+}
+
+/// For how long all threads of a process have had a core.
+pub(crate) fn time_on_core(pid: u32) -> Result<Duration, Fault> {
+    let mut all = Duration::ZERO;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+        all += Duration::from_nanos(nanos.ok_or_else(|| Fault("a thread's time is not told".to_owned()))?);
+    }
+    Ok(all)
 }
