@@ -18,6 +18,7 @@ use rand::RngCore;
 use ring::digest::SHA256_OUTPUT_LEN;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::body::plain;
 
@@ -236,10 +237,9 @@ impl Tokens {
 
     /// What `f` makes of the name of the voter that a token names, if it is good for this contest now.
     pub fn voter<T>(&self, token: &str, contest: &str, f: impl FnOnce(&str) -> T) -> Result<T, Problem> {
-        let mut claims = [0; MAX_CREDENTIAL];
-        let claims = self.signed(token, &mut claims).ok_or(Code::TokenInvalid)?;
+        let claims = self.signed(token).ok_or(Code::TokenInvalid)?;
         let Claims { sub, aud, exp, contests } =
-            serde_json::from_slice(claims).map_err(|_| Code::TokenInvalid)?;
+            serde_json::from_slice(&claims).map_err(|_| Code::TokenInvalid)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if exp < now {
             return Err(Code::TokenExpired.into());
@@ -251,7 +251,7 @@ impl Tokens {
     }
 
     /// The claims of a token, if its signature is right.
-    fn signed<'a>(&self, token: &str, claims: &'a mut [u8; MAX_CREDENTIAL]) -> Option<&'a [u8]> {
+    fn signed(&self, token: &str) -> Option<SmallVec<[u8; 256]>> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, payload) = message.split_once('.')?;
         let algorithm = if USUAL_HEADERS.contains(&header) {
@@ -270,8 +270,10 @@ impl Tokens {
             }
             _ => false,
         };
-        let length = URL_SAFE_NO_PAD.decode_slice(payload, claims).ok()?;
-        signed.then_some(&claims[..length])
+        let mut claims = SmallVec::from_elem(0, base64::decoded_len_estimate(payload.len()));
+        let length = URL_SAFE_NO_PAD.decode_slice(payload, &mut claims).ok()?;
+        claims.truncate(length);
+        signed.then_some(claims)
     }
 }
 

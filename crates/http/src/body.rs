@@ -83,7 +83,8 @@ pub(crate) fn key_of(header: &[u8]) -> Result<&str, Problem> {
 
 /// The bytes of a header as text, where they are printable ASCII.
 pub(crate) fn plain(header: &[u8]) -> Option<&str> {
-    let printable = header.iter().all(|b| matches!(b, b' '..=b'~' | b'\t'));
+    // Looking at all bytes, however early one is bad, lets the processor look at many at a time.
+    let printable = header.iter().fold(true, |all, b| all & matches!(b, b' '..=b'~' | b'\t'));
     std::str::from_utf8(header).ok().filter(|_| printable)
 }
 

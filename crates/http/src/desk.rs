@@ -86,7 +86,7 @@ async fn settle(app: &App, verdict: &Verdict, event: &Event) -> Result<Recorded,
         Remembered::Rejected(reason) => return Err(refusal_of(reason)),
     };
     let receipt = Receipt { record, time };
-    Ok(Recorded { accepted: Accepted { receipt, outcome: outcome.to_owned(), held_because }, replayed })
+    Ok(Recorded { accepted: Accepted { receipt, outcome: outcome.into(), held_because }, replayed })
 }
 
 /// A key with one of the roles, and its share of the rate.

@@ -1,6 +1,7 @@
 //! Votes in: one at a time or in batches, recorded before they are confirmed.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use serde::Serialize;
 use crate::App;
 use crate::auth;
 use crate::body::{self, MediaType};
+use crate::confirmation::Confirmation;
 use crate::reply::{Answer, PRIVATE, json};
 use crate::vote::{
     Moment, Prepared, Recorded, Voter, is_collector, prepare, prepare_request, settle, unrecorded,
@@ -71,28 +73,36 @@ pub(crate) async fn post_vote(
     record(&app, prepared).await?.answer()
 }
 
-/// One line of the answer to a batch.
+/// What is said of a line of a batch that does not simply count.
 #[derive(Serialize)]
-struct Line<'a> {
-    line: usize,
-    status: u16,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    accepted: Option<&'a Accepted>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<&'a Problem>,
+#[serde(untagged)]
+enum Said<'a> {
+    Accepted(&'a Accepted),
+    Refused { problem: &'a Problem },
 }
 
 /// The answer to a batch: a line for each of its lines, in their order.
 pub(crate) fn batch_answer(results: &[Result<Recorded, Problem>]) -> Answer {
-    let mut out = Vec::with_capacity(results.len() * 128);
+    let mut out = Vec::with_capacity(results.len() * 160);
+    let mut confirmation = Confirmation::new();
     for (i, result) in results.iter().enumerate() {
-        let (status, accepted, problem) = match result {
-            Ok(recorded) => (recorded.status(), Some(&recorded.accepted), None),
-            Err(problem) => (problem.status, None, Some(problem)),
+        let (status, said) = match result {
+            Ok(recorded) => (recorded.status(), Said::Accepted(&recorded.accepted)),
+            Err(problem) => (problem.status, Said::Refused { problem }),
         };
-        serde_json::to_writer(&mut out, &Line { line: i + 1, status, accepted, problem })
-            .map_err(|_| Code::Internal)?;
-        out.push(b'\n');
+        // Writing to memory cannot fail.
+        let _ = write!(out, r#"{{"line":{},"status":{status},"#, i + 1);
+        match said {
+            Said::Accepted(Accepted { receipt, held_because: None, .. }) => {
+                confirmation.write(receipt.record, receipt.time, &mut out);
+                out.extend_from_slice(b"}\n");
+            }
+            said => {
+                let members = serde_json::to_vec(&said).map_err(|_| Code::Internal)?;
+                out.extend_from_slice(&members[1..]);
+                out.push(b'\n');
+            }
+        }
     }
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, PRIVATE)];
     Ok((headers, out).into_response())
@@ -113,7 +123,7 @@ pub(crate) async fn post_votes(
     let credential = auth::bearer(&headers)?;
     let trusted = is_collector(&app, credential, peer, lines.len())?;
     let moment = Moment::new(&app);
-    let mut results: Vec<Result<Recorded, Problem>> = Vec::with_capacity(lines.len());
+    let mut results: Vec<Option<Result<Recorded, Problem>>> = Vec::with_capacity(lines.len());
     let mut by_partition: BTreeMap<PartitionId, (Drafts, Vec<(usize, Vote)>)> = BTreeMap::new();
     for (i, line) in lines.iter().enumerate() {
         let prepared = api::read(line).and_then(|request: VoteRequest<'_>| {
@@ -124,9 +134,9 @@ pub(crate) async fn post_votes(
                 let (drafts, votes) = by_partition.entry(partition).or_default();
                 drafts.push_vote(request, &vote);
                 votes.push((i, vote));
-                Err(Code::Internal.into())
+                None
             }
-            Err(problem) => Err(problem),
+            Err(problem) => Some(Err(problem)),
         });
     }
     let submissions = by_partition.into_iter().map(|(partition, (drafts, votes))| {
@@ -137,14 +147,15 @@ pub(crate) async fn post_votes(
         match answer {
             Ok(verdicts) => {
                 for ((i, vote), verdict) in votes.iter().zip(&verdicts) {
-                    results[*i] = settle(&app, verdict, vote).await;
+                    results[*i] = Some(settle(&app, verdict, vote).await);
                 }
             }
             Err(error) => {
                 let problem = unrecorded(error);
-                votes.iter().for_each(|(i, _)| results[*i] = Err(problem.clone()));
+                votes.iter().for_each(|(i, _)| results[*i] = Some(Err(problem.clone())));
             }
         }
     }
-    batch_answer(&results)
+    let results: Option<Vec<_>> = results.into_iter().collect();
+    batch_answer(&results.ok_or(Code::Internal)?)
 }

@@ -38,7 +38,7 @@ use crate::vote::{
     Moment, Prepared, Recorded, is_collector, prepare_request, refusal_of, settle, unrecorded,
 };
 
-use answer::{Pen, Ready};
+use answer::{Pen, Ready, refused};
 use connection::Connection;
 use load::Load;
 use request::{Parsed, VOTE_PATH, VoteRequest};
@@ -371,7 +371,7 @@ impl Lane {
     }
 
     fn refuse(&mut self, place: Place, problem: Problem, traceparent: Option<&[u8]>) {
-        let written = self.pen.refused(&refuse(problem, VOTE_PATH, traceparent));
+        let written = refused(&refuse(problem, VOTE_PATH, traceparent));
         self.answer(place, Ready::Written(written));
     }
 

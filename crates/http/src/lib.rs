@@ -2,6 +2,7 @@
 
 pub mod auth;
 mod body;
+mod confirmation;
 mod desk;
 mod edge;
 mod gateway;

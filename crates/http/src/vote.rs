@@ -213,7 +213,7 @@ pub(crate) async fn settle(app: &App, verdict: &Verdict, vote: &Vote) -> Result<
 }
 
 fn counted(record: RecordId, time: Timestamp) -> Accepted {
-    Accepted { receipt: Receipt { record, time }, outcome: "counted".to_owned(), held_because: None }
+    Accepted { receipt: Receipt { record, time }, outcome: "counted".into(), held_because: None }
 }
 
 pub(crate) fn internal(detail: impl ToString) -> Problem {

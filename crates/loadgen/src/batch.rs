@@ -2,6 +2,7 @@
 
 use canvass_protocol::api::{Accepted, Receipt};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 use crate::client::{Client, Error, Pauses, Problem, Request};
 
@@ -22,7 +23,7 @@ pub struct LineAnswer {
     pub receipt: Option<Receipt>,
     /// `counted` or `held`.
     #[serde(default)]
-    pub outcome: Option<String>,
+    pub outcome: Option<Cow<'static, str>>,
     /// The rule that a held return broke.
     #[serde(default)]
     pub held_because: Option<String>,

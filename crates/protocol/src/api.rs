@@ -164,7 +164,7 @@ pub struct Accepted {
     /// Proof that it was recorded.
     pub receipt: Receipt,
     /// `counted` or `held`.
-    pub outcome: String,
+    pub outcome: Cow<'static, str>,
     /// For a held return: the rule it broke, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_because: Option<String>,

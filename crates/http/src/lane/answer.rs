@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use axum::http::StatusCode;
 use canvass_election::ids::{RecordId, Timestamp};
 use canvass_protocol::problem::Code;
-use canvass_protocol::time;
 
 use super::request::VOTE_PATH;
+use crate::confirmation::Confirmation;
 use crate::reply::{PRIVATE, Refused, refuse};
 
 /// What became of a vote.
@@ -24,22 +24,21 @@ pub(super) enum Ready {
 
 /// Writes answers; keeps what is the same for many of them.
 pub(super) struct Pen {
-    /// The `date` header, as long as its second lasts.
-    date: String,
-    /// The last time of a record and its text: a batch's records have one time.
-    time: (Timestamp, String),
-    body: Vec<u8>,
-    /// What turns a vote away, as long as the second lasts: all of them share a trace id, which costs nothing.
+    /// The heads of confirmations, of new votes and of repetitions, up to the body's length, while the second lasts.
+    heads: [Vec<u8>; 2],
+    /// What turns a vote away, while the second lasts: all of them share a trace id, which costs nothing.
     overloaded: Vec<u8>,
+    confirmation: Confirmation,
+    body: Vec<u8>,
 }
 
 impl Pen {
     pub(super) fn new() -> Self {
         let mut pen = Pen {
-            date: String::new(),
-            time: (Timestamp(0), time::format(Timestamp(0))),
-            body: Vec::new(),
+            heads: [Vec::new(), Vec::new()],
             overloaded: Vec::new(),
+            confirmation: Confirmation::new(),
+            body: Vec::new(),
         };
         pen.tick();
         pen
@@ -47,8 +46,9 @@ impl Pen {
 
     /// Notes the present second.
     pub(super) fn tick(&mut self) {
-        self.date = httpdate::fmt_http_date(SystemTime::now());
-        self.overloaded = self.refused(&refuse(Code::Overloaded.into(), VOTE_PATH, None));
+        let headers = format!("content-type: application/json\r\ncache-control: {PRIVATE}\r\n");
+        self.heads = ["201 Created", "200 OK"].map(|status| head(status, &headers));
+        self.overloaded = refused(&refuse(Code::Overloaded.into(), VOTE_PATH, None));
     }
 
     /// Writes an answer to the end of `out`.
@@ -56,77 +56,84 @@ impl Pen {
         match ready {
             Ready::Overloaded => out.extend_from_slice(&self.overloaded),
             Ready::Written(bytes) => out.extend_from_slice(bytes),
-            Ready::Counted { record, time, replayed } => self.counted(*record, *time, *replayed, out),
+            Ready::Counted { record, time, replayed } => {
+                self.body.clear();
+                self.body.push(b'{');
+                self.confirmation.write(*record, *time, &mut self.body);
+                self.body.push(b'}');
+                out.extend_from_slice(&self.heads[usize::from(*replayed)]);
+                close(&self.body, out);
+            }
         }
     }
+}
 
-    /// The same bytes as those of an `Accepted`, without the steps in between.
-    fn counted(&mut self, record: RecordId, time: Timestamp, replayed: bool, out: &mut Vec<u8>) {
-        if self.time.0 != time {
-            self.time = (time, time::format(time));
-        }
-        self.body.clear();
-        let mut body = std::mem::take(&mut self.body);
-        // Writing to memory cannot fail.
-        let _ = write!(
-            body,
-            r#"{{"receipt":{{"record":"{record}","time":"{}"}},"outcome":"counted"}}"#,
-            self.time.1
-        );
-        let line = if replayed { "200 OK" } else { "201 Created" };
-        let _ =
-            write!(out, "HTTP/1.1 {line}\r\ncontent-type: application/json\r\ncache-control: {PRIVATE}\r\n");
-        self.finish(&body, out);
-        self.body = body;
-    }
+/// The answer that refuses a request.
+pub(super) fn refused(refused: &Refused) -> Vec<u8> {
+    let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers: String =
+        refused.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut out = head(&status.to_string(), &headers);
+    close(&refused.body, &mut out);
+    out
+}
 
-    /// The answer that refuses a request.
-    pub(super) fn refused(&self, refused: &Refused) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
-        let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let _ = write!(out, "HTTP/1.1 {status}\r\n");
-        for (name, value) in &refused.headers {
-            let _ = write!(out, "{name}: {value}\r\n");
-        }
-        self.finish(&refused.body, &mut out);
-        out
-    }
+/// The head of an answer up to the length of its body.
+fn head(status: &str, headers: &str) -> Vec<u8> {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let mut out = Vec::with_capacity(512);
+    // Writing to memory cannot fail.
+    let _ = write!(
+        out,
+        "HTTP/1.1 {status}\r\n{headers}date: {date}\r\nx-content-type-options: nosniff\r\ncontent-length: "
+    );
+    out
+}
 
-    fn finish(&self, body: &[u8], out: &mut Vec<u8>) {
-        let (length, date) = (body.len(), &self.date);
-        let _ = write!(
-            out,
-            "x-content-type-options: nosniff\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n"
-        );
-        out.extend_from_slice(body);
-    }
+/// Writes the length of the body, and the body.
+fn close(body: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(body);
 }
 
 #[cfg(test)]
 mod tests {
     use canvass_election::ids::{Offset, PartitionId};
-    use canvass_protocol::api::{Accepted, Receipt};
 
     use super::*;
 
+    fn written(ready: &Ready) -> (String, String) {
+        let mut out = Vec::new();
+        Pen::new().write(ready, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{head}");
+        assert_eq!(head.matches("\r\ndate: ").count(), 1, "{head}");
+        (head.to_owned(), body.to_owned())
+    }
+
     #[test]
-    fn the_body_is_that_of_an_accepted_event() {
-        let mut pen = Pen::new();
-        for millis in [0, 1_604_452_819_239, 1_604_452_819_239, 5] {
-            let record = RecordId { partition: PartitionId::votes(3), offset: Offset(millis), position: 17 };
-            let (time, outcome) = (Timestamp(millis), "counted".to_owned());
-            let accepted = Accepted { receipt: Receipt { record, time }, outcome, held_because: None };
-            let mut out = Vec::new();
-            pen.write(&Ready::Counted { record, time, replayed: millis == 5 }, &mut out);
-            let text = String::from_utf8(out).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert_eq!(body, serde_json::to_string(&accepted).unwrap());
-            assert!(head.starts_with(if millis == 5 {
-                "HTTP/1.1 200 OK\r\n"
-            } else {
-                "HTTP/1.1 201 Created\r\n"
-            }));
-            assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{head}");
+    fn new_votes_and_repetitions_have_their_status() {
+        let record = RecordId { partition: PartitionId::votes(3), offset: Offset(9), position: 17 };
+        for (replayed, status) in [(false, "HTTP/1.1 201 Created\r\n"), (true, "HTTP/1.1 200 OK\r\n")] {
+            let (head, body) = written(&Ready::Counted { record, time: Timestamp(5), replayed });
+            assert!(
+                head.starts_with(status) && head.contains("\r\ncontent-type: application/json\r\n"),
+                "{head}"
+            );
+            let body: canvass_protocol::api::Accepted = serde_json::from_str(&body).unwrap();
+            assert_eq!((body.receipt.record, body.receipt.time), (record, Timestamp(5)));
         }
+    }
+
+    #[test]
+    fn who_comes_too_fast_is_told_to_come_back() {
+        let (head, body) = written(&Ready::Overloaded);
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nretry-after: 1\r\n"), "{head}");
+        assert!(head.contains("\r\ncontent-type: application/problem+json\r\n"), "{head}");
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["code"], "overloaded");
+        assert_eq!(body["trace_id"].as_str().map(str::len), Some(32));
     }
 }
