@@ -170,7 +170,8 @@ impl Partition {
         let undecodable = |e| format!("{}, batch {}: {e}", entry.partition, entry.offset);
         let reader = BatchReader::new(&entry.batch.bytes).map_err(undecodable)?;
         let tag = reader.tag;
-        let mut verdicts = waiting.waits(tag).then(Vec::new);
+        let count = usize::try_from(entry.batch.count).unwrap_or(0);
+        let mut verdicts = waiting.waits(tag).then(|| Vec::with_capacity(count));
         let mut tally = self.tally();
         let mut marks = lock(&self.marks);
         // Before the batch, not after the last one: a snapshot may stand at a mark and not have kept it.
