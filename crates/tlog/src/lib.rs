@@ -15,6 +15,7 @@ mod disk;
 #[cfg(test)]
 mod faults;
 mod flat;
+mod frontier;
 mod hash;
 mod key;
 mod meta;
@@ -26,12 +27,13 @@ mod tree;
 pub mod witness;
 
 pub use checkpoint::{CheckpointError, SignedCheckpoint};
+pub use frontier::Frontier;
 pub use hash::{Entry, entry, leaf_hash, record_hash};
 pub use key::{KeyError, PublicKey, SecretKey};
 pub use meta::{MetaLog, MetaTiles};
 pub use proof::{Proof, ProofError, Published, verify_inclusion, verify_published};
 pub use tile::{Bundle, BundleError, TilePath, push_entry};
-pub use tiles::Tiles;
+pub use tiles::{BATCH_ENDS, Tiles};
 pub use tlog_tiles::Hash;
 pub use tlog_tiles::check_tree as check_consistency;
 pub use tree::{OpenError, Tree, TreeError};

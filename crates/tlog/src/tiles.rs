@@ -11,6 +11,9 @@ use crate::proof::Proof;
 use crate::tile::TilePath;
 use crate::tree::File;
 
+/// How many batches' ends are read at once.
+pub const BATCH_ENDS: u64 = 8_192;
+
 /// How far readers see.
 #[derive(Clone)]
 pub(crate) struct View {
@@ -115,6 +118,20 @@ impl Tiles {
         let begin = if low == 0 { 0 } else { self.batch_end(low - 1)? };
         let position = u32::try_from(leaf - begin).map_err(io::Error::other)?;
         Ok(Some((low, position)))
+    }
+
+    /// Where batches end: the number of leaves up to the end of each, 8 bytes each, little-endian, for the batches
+    /// from `slice` times [`BATCH_ENDS`] on. A slice that is not full grows with the next checkpoint; `None` where it
+    /// has none yet. A leaf does not say which batch it came in, and a record is named after its batch.
+    pub fn batch_ends(&self, slice: u64) -> io::Result<Option<Vec<u8>>> {
+        let count = self.view().map_or(0, |view| view.batches);
+        let Some(begin) = slice.checked_mul(BATCH_ENDS).filter(|begin| *begin < count) else {
+            return Ok(None);
+        };
+        let wanted = usize::try_from((count - begin).min(BATCH_ENDS)).map_err(io::Error::other)?;
+        let mut bytes = vec![0; 8 * wanted];
+        self.0.batches.read_at(&mut bytes, 8 * begin)?;
+        Ok(Some(bytes))
     }
 
     fn batch_end(&self, batch: u64) -> io::Result<u64> {

@@ -99,6 +99,9 @@ fn records_are_found_by_leaf_and_leaves_by_record() {
         assert_eq!(tiles.leaf(batch, u32::try_from(count).unwrap()).unwrap(), None);
     }
     assert_eq!((tiles.record(311).unwrap(), tiles.leaf(7, 0).unwrap()), (None, None));
+    let ends: Vec<u8> = [3_u64, 3, 4, 304, 304, 304, 311].iter().flat_map(|end| end.to_le_bytes()).collect();
+    assert_eq!((tiles.batch_ends(0).unwrap(), tiles.batch_ends(1).unwrap()), (Some(ends), None));
+    assert_eq!(tiles.batch_ends(u64::MAX).unwrap(), None);
 }
 
 #[test]
