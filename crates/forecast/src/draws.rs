@@ -1,0 +1,215 @@
+//! Joint draws of everything that is open, from a seed.
+//!
+//! Each draw holds one value of every effect, so states and units err together in it; everything that is asked for is
+//! summed within the draw. All numbers of votes in a draw are whole.
+
+use nalgebra::DMatrix;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::baseline::Baseline;
+use crate::cells::{Cell, Linear};
+use crate::fit::Posterior;
+use crate::model::Model;
+
+/// Degrees of freedom of the spread that all effects of a draw share: tails are heavy.
+const FREEDOM: usize = 6;
+/// Draws that are made together; they fit the cache of a core.
+const BLOCK: usize = 256;
+/// Normal numbers that all units' own deviations are taken from, each from its own place on.
+const POOL: usize = 1 << 18;
+
+/// The final votes of an area in each draw.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AreaDraws {
+    /// Two-party votes.
+    pub votes: Vec<f64>,
+    /// Votes of the first selection less those of the second.
+    pub lead: Vec<f64>,
+}
+
+/// What all draws are made from.
+pub(crate) struct Source<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) baseline: &'a Baseline,
+    pub(crate) margin: &'a Posterior,
+    pub(crate) turnout: &'a Posterior,
+    pub(crate) cells: &'a [Cell],
+    pub(crate) seed: u64,
+    pub(crate) draws: usize,
+}
+
+impl Source<'_> {
+    /// Adds what the cells bring to `areas`, the votes and leads that are counted for certain in each area itself, and
+    /// rolls everything up.
+    pub(crate) fn draw(&self, counted: &[(f64, f64)]) -> Vec<AreaDraws> {
+        let fill = |value| vec![value; self.draws];
+        let mut areas: Vec<AreaDraws> = counted
+            .iter()
+            .map(|(votes, lead)| AreaDraws { votes: fill(*votes), lead: fill(*lead) })
+            .collect();
+        if !self.cells.is_empty() {
+            let pool = self.pool();
+            for (block, first) in (0..self.draws).step_by(BLOCK).enumerate() {
+                self.block(block, first, &pool, &mut areas);
+            }
+        }
+        for place in (1..areas.len()).rev() {
+            if let Some(parent) = self.baseline.areas[place].parent {
+                let (above, below) = areas.split_at_mut(place);
+                add(&mut above[parent].votes, &below[0].votes);
+                add(&mut above[parent].lead, &below[0].lead);
+            }
+        }
+        areas
+    }
+
+    fn rng(&self, stream: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(stream);
+        rng
+    }
+
+    fn pool(&self) -> Vec<f32> {
+        let mut rng = self.rng(0);
+        (0..POOL).map(|_| StandardNormal.sample(&mut rng)).collect()
+    }
+
+    fn block(&self, block: usize, first: usize, pool: &[f32], areas: &mut [AreaDraws]) {
+        let size = BLOCK.min(self.draws - first);
+        let mut rng = self.rng(1 + block as u64);
+        let spread: Vec<f32> = (0..size).map(|_| spread(&mut rng) * narrow(self.model.widening)).collect();
+        let model = self.model;
+        let margin = self.effects(&mut rng, self.margin, &spread, model.late.margin, model.late_local.margin);
+        let turnout =
+            self.effects(&mut rng, self.turnout, &spread, model.late.turnout, model.late_local.turnout);
+        let (mut margins, mut turnouts) = (vec![0.0; size], vec![0.0; size]);
+        for cell in self.cells {
+            let mut place = offset(self.seed, cell.unit);
+            for (out, linear, effects) in
+                [(&mut margins, &cell.margin, &margin), (&mut turnouts, &cell.turnout, &turnout)]
+            {
+                evaluate(
+                    out,
+                    linear,
+                    effects,
+                    &pool[place % (POOL - self.draws.min(POOL / 2))..][first..][..size],
+                );
+                place >>= 24;
+            }
+            let area = &mut areas[cell.area];
+            finish(
+                cell,
+                &margins,
+                &turnouts,
+                &mut area.votes[first..][..size],
+                &mut area.lead[first..][..size],
+            );
+        }
+    }
+
+    /// One row an effect, one column a draw; behind them what late units have in addition.
+    fn effects(
+        &self,
+        rng: &mut ChaCha8Rng,
+        of: &Posterior,
+        spread: &[f32],
+        late: f64,
+        local: f64,
+    ) -> Vec<Vec<f32>> {
+        let mut rows: Vec<Vec<f32>> = of.mean.iter().map(|_| normals(rng, spread.len())).collect();
+        back_substitute(&of.factor, &mut rows);
+        for (row, mean) in rows.iter_mut().zip(&of.mean) {
+            row.iter_mut().zip(spread).for_each(|(value, s)| *value = narrow(*mean) + *value * s);
+        }
+        let levels = self.baseline.local.map_or(0, |factor| self.baseline.factors[factor].levels);
+        for sd in std::iter::once(late).chain(std::iter::repeat_n(local, levels)) {
+            let row = normals(rng, spread.len());
+            rows.push(row.iter().zip(spread).map(|(value, s)| value * s * narrow(sd)).collect());
+        }
+        rows
+    }
+}
+
+/// Solves `Lᵀ x = e` for all draws at once, in place.
+fn back_substitute(factor: &DMatrix<f64>, rows: &mut [Vec<f32>]) {
+    for column in (0..rows.len()).rev() {
+        let (open, solved) = rows.split_at_mut(column + 1);
+        let row = &mut open[column];
+        for (below, values) in solved.iter().enumerate() {
+            let entry = narrow(factor[(column + 1 + below, column)]);
+            if entry != 0.0 {
+                row.iter_mut().zip(values).for_each(|(into, value)| *into -= entry * value);
+            }
+        }
+        let divide = narrow(1.0 / factor[(column, column)]);
+        row.iter_mut().for_each(|value| *value *= divide);
+    }
+}
+
+fn evaluate(out: &mut [f32], linear: &Linear, effects: &[Vec<f32>], noise: &[f32]) {
+    let (offset, sd) = (narrow(linear.offset), narrow(linear.sd));
+    out.iter_mut().zip(noise).for_each(|(value, e)| *value = offset + sd * e);
+    for (column, entry) in &linear.entries {
+        let entry = narrow(*entry);
+        out.iter_mut().zip(&effects[*column]).for_each(|(value, effect)| *value += entry * effect);
+    }
+}
+
+/// The cell's votes and lead at the end, which cannot undo what is counted.
+fn finish(cell: &Cell, margins: &[f32], turnouts: &[f32], votes: &mut [f64], lead: &mut [f64]) {
+    let (counted, counted_lead) = cell.counted;
+    let each = votes.iter_mut().zip(lead).zip(margins.iter().zip(turnouts));
+    for ((votes, lead), (margin, turnout)) in each {
+        let all = whole(cell.votes * f64::from(exp(*turnout))).max(counted);
+        let rest = all - counted;
+        let margin = f64::from(margin.clamp(-1.0, 1.0));
+        *votes += all;
+        *lead += whole(all * margin).max(counted_lead - rest).min(counted_lead + rest);
+    }
+}
+
+/// The nearest whole number, of a magnitude below 2⁵¹; ties go to the even one, so that it mirrors.
+fn whole(value: f64) -> f64 {
+    const SHIFT: f64 = 6_755_399_441_055_744.0;
+    (value + SHIFT) - SHIFT
+}
+
+/// The exponential function between -4 and 4, to five digits: only sums and products, so the same on every machine.
+fn exp(value: f32) -> f32 {
+    let x = value.clamp(-4.0, 4.0) * 0.0625;
+    let series = 1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * (1.0 / 120.0)))));
+    let square = series * series;
+    let fourth = square * square;
+    let eighth = fourth * fourth;
+    eighth * eighth
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "draws need seven digits")]
+fn narrow(value: f64) -> f32 {
+    value as f32
+}
+
+fn add(into: &mut [f64], from: &[f64]) {
+    into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
+}
+
+fn normals(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| StandardNormal.sample(rng)).collect()
+}
+
+/// The root of ν over a χ² of ν degrees.
+fn spread(rng: &mut ChaCha8Rng) -> f32 {
+    let squares: f64 = (0..FREEDOM).map(|_| -> f64 { StandardNormal.sample(&mut *rng) }).map(|e| e * e).sum();
+    narrow(libm::sqrt(FREEDOM as f64 / squares.max(1e-3)))
+}
+
+/// Where in the pool a unit's deviations begin (splitmix64).
+fn offset(seed: u64, unit: usize) -> usize {
+    let mut x = seed ^ (unit as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    usize::try_from((x ^ (x >> 31)) >> 1).unwrap_or(0)
+}
