@@ -7,6 +7,7 @@ mod keys;
 mod serve;
 mod suite;
 mod tools;
+mod verify;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ enum Command {
     /// Measure a running server, and check that it counted exactly
     #[command(subcommand)]
     Bench(tools::BenchCommand),
+    /// Check everything a server publishes, or a folder that an earlier check kept, and trust nobody
+    Verify(verify::VerifyArgs),
     /// Count a folder's whole log again and print the digest of each partition
     Digest(digest::DigestArgs),
     /// API keys of sources, collectors, the desk and auditors
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Replay(command) => on_runtime(tools::replay(command)),
         Command::Bench(command) => on_runtime(tools::bench(command)),
+        Command::Verify(args) => on_runtime(verify::run(args)),
         Command::Digest(args) => on_runtime(digest::run(args)),
         Command::Key(command) => keys::key(&command),
         Command::Token(command) => keys::token(&command),

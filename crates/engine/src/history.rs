@@ -230,7 +230,7 @@ pub(crate) fn timeline(
 }
 
 /// What a record of the returns did, for the history of units; nothing for votes and for what changed nothing.
-pub(crate) fn changes_of(
+pub fn changes_of(
     contest_unit: impl Fn(ContestId) -> UnitId,
     record: &Record,
     outcome: &Outcome,

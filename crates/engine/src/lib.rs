@@ -32,10 +32,10 @@ use tokio::task::JoinHandle;
 
 pub use board::{Published, PublishedContest};
 pub use clock::Clock;
-pub use history::{At, Change, ChangeKind, TimelinePoint};
+pub use history::{At, Change, ChangeKind, TimelinePoint, changes_of};
 pub use ingest::{Answer, Ingest, IngestError, Verdict};
 pub use partition::Progress;
-pub use secret::Secret;
+pub use secret::{Secret, votes_partition};
 pub use start::{Options, StartError, stored_definition};
 
 use board::Board;

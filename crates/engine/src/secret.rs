@@ -52,7 +52,7 @@ impl Secret {
 }
 
 /// The partition of a nullifier: by its second half, since tables of voters go by the first.
-pub(crate) fn votes_partition(nullifier: &Nullifier, partitions: u16) -> PartitionId {
+pub fn votes_partition(nullifier: &Nullifier, partitions: u16) -> PartitionId {
     let mut half = [0; 8];
     half.copy_from_slice(&nullifier.0[8..]);
     let index = u64::from_le_bytes(half) % u64::from(partitions.max(1));

@@ -2,6 +2,7 @@
 
 pub mod auth;
 mod body;
+pub mod changes;
 mod confirmation;
 mod desk;
 mod edge;

@@ -6,20 +6,16 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use canvass_election::definition::Contest;
-use canvass_election::event::Counts;
 use canvass_election::ids::{ContestId, Timestamp, UnitId};
-use canvass_election::tally::CellValue;
-use canvass_engine::{At, Change, ChangeKind, Published, TimelineQuery};
-use canvass_protocol::api::CountsRequest;
+use canvass_engine::{At, ChangeKind, Published, TimelineQuery};
 use canvass_protocol::document::{By, votes_value};
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::time;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::App;
 use crate::auth::{self, KEY_PREFIX, Role};
-use crate::desk::held_because;
+use crate::changes;
 use crate::edge::{Body, DocumentKey, build};
 use crate::reply::{Answer, IMMUTABLE, LIVE, json as json_answer, prepared};
 
@@ -190,51 +186,6 @@ pub(crate) async fn get_timeline(
     Ok(prepared(&headers, &body, LIVE))
 }
 
-fn value_json(contest: &Contest, value: &CellValue) -> Value {
-    let counts = |c: &Option<Counts>| c.as_ref().map(|c| json!(CountsRequest::from_counts(contest, c)));
-    let mut map = Map::new();
-    if let Some(official) = counts(&value.official) {
-        map.insert("official".into(), official);
-    }
-    if let Some(provisional) = counts(&value.provisional) {
-        map.insert("provisional".into(), provisional);
-    }
-    map.insert("held".into(), json!(value.held));
-    Value::Object(map)
-}
-
-/// A change as the API shows it.
-fn change_json(app: &App, change: &Change) -> Value {
-    let definition = app.definition();
-    let contest = &definition.contests[change.contest.index()];
-    let mut map = Map::new();
-    map.insert("record".into(), json!(change.record));
-    map.insert("time".into(), json!(time::format(change.time)));
-    map.insert("kind".into(), json!(change.kind));
-    map.insert("contest".into(), json!(contest.id));
-    map.insert("unit".into(), json!(definition.units[change.unit.index()].id));
-    map.insert("actor".into(), json!(change.actor.0));
-    if let Some(cell) = &change.cell {
-        map.insert("count_type".into(), json!(cell.cell.count_type.as_str()));
-        map.insert("before".into(), value_json(contest, &cell.before));
-        map.insert("after".into(), value_json(contest, &cell.after));
-    }
-    if let Some((count_type, stated)) = &change.stated {
-        map.insert("count_type".into(), json!(count_type.as_str()));
-        map.insert("stated".into(), json!(CountsRequest::from_counts(contest, stated)));
-    }
-    if let Some(because) = &change.held_because {
-        map.insert("held_because".into(), json!(held_because(because)));
-    }
-    if let Some(answers) = &change.answers {
-        map.insert("answers".into(), json!(answers));
-    }
-    if let Some(reason) = &change.reason {
-        map.insert("reason".into(), json!(reason));
-    }
-    Value::Object(map)
-}
-
 /// A page of a list: `offset` and `limit` of the query, and the rows that fall into it.
 struct Page {
     offset: usize,
@@ -279,29 +230,12 @@ pub(crate) async fn get_corrections(
     let body = app.edge.prepared(&name, |_| {
         app.engine.for_each_change(|change| {
             if change.kind == ChangeKind::Corrected && contest.is_none_or(|c| c == change.contest) {
-                page.take(|| correction_json(&app, change));
+                page.take(|| changes::correction(app.definition(), change));
             }
         });
         Ok::<_, Problem>(page.body("corrections"))
     })?;
     Ok(prepared(&headers, &body, LIVE))
-}
-
-/// A correction: the official counts before and after, without what a correction never touches.
-fn correction_json(app: &App, change: &Change) -> Value {
-    let mut value = change_json(app, change);
-    if let Value::Object(map) = &mut value {
-        for side in ["before", "after"] {
-            if let Some(counts) = map.get_mut(side).and_then(|v| v.get_mut("official")).map(Value::take) {
-                map.insert(side.into(), counts);
-            }
-        }
-        map.remove("kind");
-        if let Some(corrects) = map.remove("answers") {
-            map.insert("corrects".into(), corrects);
-        }
-    }
-    value
 }
 
 /// `GET /api/v1/units/{id}/history`
@@ -319,11 +253,9 @@ pub(crate) async fn get_history(
     let name = format!("history {unit:?} {contest:?} {} {}", page.offset, page.limit);
     let body = app.edge.prepared(&name, |_| {
         app.engine.for_each_change(|change| {
-            // What happened to a unit above happened to this one too; what happened below did not.
-            let touches =
-                change.unit == unit || change.cell.is_none() && definition.is_within(unit, change.unit);
+            let touches = changes::touches(definition, change, unit);
             if touches && contest.is_none_or(|c| c == change.contest) {
-                page.take(|| change_json(&app, change));
+                page.take(|| changes::event(definition, change));
             }
         });
         Ok::<_, Problem>(page.body("events"))
