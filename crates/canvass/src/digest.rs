@@ -26,7 +26,7 @@ pub(crate) async fn run(args: DigestArgs) -> Outcome {
     }
     let (log, _) = FileLog::open(&journal).map_err(|e| e.to_string())?;
     let log = Arc::new(log);
-    let options = Options { folder: None, tick: Duration::from_secs(60) };
+    let options = Options { folder: None, tick: Duration::from_secs(60), audit: None };
     let engine = Engine::start(Arc::clone(&log), None, options).await.map_err(|e| e.to_string())?;
     for (partition, digest) in engine.digests() {
         say(format_args!("{partition} {digest}"));

@@ -1,9 +1,11 @@
 //! `canvass key` and `canvass token`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use canvass_http::auth::{self, Role, Signer};
+use canvass_tlog::SecretKey;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{Outcome, say};
@@ -34,6 +36,15 @@ impl Folder {
     pub(crate) fn token_secret(&self) -> Result<[u8; 32], String> {
         secret(&self.0.join("tokens.secret"))
     }
+
+    /// The key that signs the log, made with this name where there is none.
+    pub(crate) fn log_key(&self, name: &str) -> Result<SecretKey, String> {
+        let path = self.0.join("log.secret");
+        let make = || SecretKey::generate(name).map(|key| key.to_secret_text()).map_err(io::Error::other);
+        let key = auth::private_file(&path, make).map_err(|e| e.to_string());
+        let key = key.and_then(|text| text.parse::<SecretKey>().map_err(|e| e.to_string()));
+        key.map_err(|e| format!("the key of the log, {}: {e}", path.display()))
+    }
 }
 
 fn secret(path: &Path) -> Result<[u8; 32], String> {
@@ -56,6 +67,43 @@ enum RoleArg {
 pub(crate) enum KeyCommand {
     /// Make a key, print it once, and keep its hash
     Add(AddArgs),
+    /// Print the public key that signs the log: whoever verifies it must have this from somewhere else than the server
+    Log(LogArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct LogArgs {
+    /// The data folder of the server
+    #[arg(long, env = "CANVASS_DATA", value_name = "DIR", default_value = "canvass-data")]
+    data: PathBuf,
+    /// Make the key, before the server's first start, with this name for the log, such as count.example/spring
+    #[arg(long)]
+    name: Option<String>,
+}
+
+/// Prints the public key of the log, which is made only where it gets a name.
+fn log_key(args: &LogArgs) -> Outcome {
+    let folder = Folder(args.data.clone());
+    let path = folder.0.join("log.secret");
+    let key = match (&args.name, path.exists()) {
+        (None, false) => {
+            let advice = "it is made when the server first starts, or with --name";
+            return Err(format!("there is no key of the log in {}: {advice}", folder.0.display()));
+        }
+        (Some(name), false) => {
+            folder.make()?;
+            folder.log_key(name)?
+        }
+        (name, true) => {
+            let key = folder.log_key("")?;
+            if name.as_ref().is_some_and(|name| name != key.name()) {
+                return Err(format!("the log has a name, `{}`, and keeps it", key.name()));
+            }
+            key
+        }
+    };
+    say(key.public());
+    Ok(())
 }
 
 #[derive(Args)]
@@ -72,7 +120,10 @@ pub(crate) struct AddArgs {
 }
 
 pub(crate) fn key(command: &KeyCommand) -> Outcome {
-    let KeyCommand::Add(args) = command;
+    let args = match command {
+        KeyCommand::Log(args) => return log_key(args),
+        KeyCommand::Add(args) => args,
+    };
     let name = args.name.trim();
     if name.is_empty() || name.len() > 100 {
         return Err("a key's name has 1 to 100 bytes".to_owned());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use canvass_election::Definition;
-use canvass_engine::{Engine, Options, Secret};
+use canvass_engine::{AuditOptions, Engine, Options, Secret, stored_definition};
 use canvass_http::auth::{Keys, Tokens};
 use canvass_http::{App, Edge, Limits, server};
 use canvass_log::{FileLog, Log};
@@ -67,7 +67,15 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
         tokio::task::spawn_blocking(move || FileLog::open(&journal)).await.map_err(|e| e.to_string())?;
     let (log, recovered) = opened.map_err(|e| e.to_string())?;
     let log = Arc::new(log);
-    let options = Options { folder: Some(args.data.clone()), tick: Duration::from_millis(args.tick_ms) };
+    let stored = stored_definition(&*log).await.map_err(|e| e.to_string())?;
+    // The log is named after its election unless its key was made with another name.
+    let named = stored.as_ref().or(definition.as_ref());
+    let key = named.map(|definition| folder.log_key(&definition.id)).transpose()?;
+    let options = Options {
+        folder: Some(args.data.clone()),
+        tick: Duration::from_millis(args.tick_ms),
+        audit: key.map(|key| AuditOptions { key }),
+    };
     let engine = Engine::start(Arc::clone(&log), definition, options).await.map_err(|e| e.to_string())?;
     let engine = Arc::new(engine);
     tracing::info!(

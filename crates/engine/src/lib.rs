@@ -6,8 +6,11 @@
 //!    └────────────────────────────────┘
 //! ```
 //!
+//! Beside it the log is published as trees that only grow ([`Audit`]).
+//!
 //! The engine sees its log through the `Log` trait only; nothing here knows files or networks of a log.
 
+mod audit;
 mod board;
 mod clock;
 mod history;
@@ -30,6 +33,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use audit::{Audit, AuditError, AuditOptions};
 pub use board::{Published, PublishedContest};
 pub use clock::Clock;
 pub use history::{At, Change, ChangeKind, TimelinePoint, changes_of};
@@ -53,6 +57,7 @@ pub struct Engine {
     partitions: BTreeMap<PartitionId, Arc<Partition>>,
     board: Arc<Board>,
     lookup: Lookup,
+    audit: Option<Arc<Audit>>,
     failed: watch::Receiver<Option<String>>,
     stop: tokio::sync::Mutex<Stop>,
 }
@@ -140,6 +145,11 @@ impl Engine {
     /// How far each partition's fold is.
     pub fn progress(&self) -> BTreeMap<PartitionId, Progress> {
         self.partitions.iter().map(|(id, partition)| (*id, partition.progress())).collect()
+    }
+
+    /// What was published of the log, where it is.
+    pub fn audit(&self) -> Option<&Arc<Audit>> {
+        self.audit.as_ref()
     }
 
     /// Waits until the engine cannot go on, and says why.

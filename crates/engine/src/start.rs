@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::board::Board;
 use crate::clock::{Clock, system_time};
 use crate::ingest::{Ingest, Waiting};
@@ -30,6 +31,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// The time between two publications.
     pub tick: Duration,
+    /// How the log is to be published, where it is; the trees lie in the folder.
+    pub audit: Option<AuditOptions>,
 }
 
 /// Why an engine cannot start.
@@ -63,6 +66,9 @@ pub enum StartError {
     /// What the log holds cannot be decoded.
     #[error("{0}")]
     Decode(String),
+    /// The log cannot be published.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The engine's own files cannot be read or written.
     #[error("the data folder cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -186,14 +192,23 @@ impl Engine {
         partitions.values().for_each(|p| clock.recorded(p.tally().time()));
         let board = Board::start(&definition, partitions.values().cloned().collect(), past, list)?;
         let board = Arc::new(board);
-        folding.push(tasks.spawn(Arc::clone(&board).run(options.tick, stopped).map(Ok)));
-        let ids = definition.partition_ids().collect();
+        folding.push(tasks.spawn(Arc::clone(&board).run(options.tick, stopped.clone()).map(Ok)));
+        let ids: Vec<_> = definition.partition_ids().collect();
+        let audit = match in_folder("proof").zip(options.audit) {
+            Some((folder, options)) => {
+                let (audit, publisher) =
+                    Audit::open(&log, folder, options, ids.clone(), stopped.clone()).await?;
+                folding.push(tasks.spawn(publisher.run()));
+                Some(audit)
+            }
+            None => None,
+        };
         let (ingest, batchers) = Ingest::new(&log, &clock, ids, &waiting, &taking_stopped);
         let taking = batchers.into_iter().map(|batcher| tasks.spawn(batcher.map(Ok))).collect();
         let lookup = move |record| look_up(Arc::clone(&log), record).boxed();
         let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
         let (lookup, stop) = (Box::new(lookup), tokio::sync::Mutex::new(stop));
-        Ok(Engine { definition, clock, ingest, partitions, board, lookup, failed, stop })
+        Ok(Engine { definition, clock, ingest, partitions, board, lookup, audit, failed, stop })
     }
 }
 

@@ -3,5 +3,6 @@
 mod faulty;
 mod life;
 mod past;
+mod publishing;
 mod taking;
 mod world;

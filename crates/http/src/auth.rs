@@ -119,22 +119,30 @@ pub fn add_key(path: &Path, name: &str, roles: &[Role]) -> io::Result<String> {
     Ok(key)
 }
 
+/// The bytes that 64 hexadecimal digits in lower case stand for.
+pub(crate) fn unhex(digits: &str) -> Option<[u8; 32]> {
+    let plain =
+        digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    plain.then_some(bytes)
+}
+
+/// The text of a file that only its owner can read, which is made by `make` where there is none.
+pub fn private_file(path: &Path, make: impl FnOnce() -> io::Result<String>) -> io::Result<String> {
+    if !path.exists() {
+        write_private(path, make()?.as_bytes())?;
+    }
+    fs::read_to_string(path)
+}
+
 /// Reads the 32 secret bytes of a file, which is made with random ones where there is none.
 pub fn secret_file(path: &Path) -> io::Result<[u8; 32]> {
-    if !path.exists() {
-        write_private(path, hex(&random_bytes()).as_bytes())?;
-    }
-    let text = fs::read_to_string(path)?;
-    let digits = text.trim();
-    let mut bytes = [0; 32];
-    if digits.len() != 64 || !digits.is_ascii() {
-        return Err(io::Error::other("a secret file holds 64 hexadecimal digits"));
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(io::Error::other)?;
-        *byte = u8::from_str_radix(pair, 16).map_err(io::Error::other)?;
-    }
-    Ok(bytes)
+    let text = private_file(path, || Ok(hex(&random_bytes())))?;
+    let bytes = unhex(&text.trim().to_ascii_lowercase());
+    bytes.ok_or_else(|| io::Error::other("a secret file holds 64 hexadecimal digits"))
 }
 
 impl Keys {

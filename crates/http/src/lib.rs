@@ -10,6 +10,7 @@ mod gateway;
 mod lane;
 mod limit;
 mod pages;
+mod proof;
 mod reads;
 mod reply;
 pub mod server;

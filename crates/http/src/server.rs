@@ -24,7 +24,7 @@ use crate::App;
 use crate::lane::{HandOver, Lanes};
 use crate::reply::{Refusal, finish};
 use crate::stream::{Feeds, Following};
-use crate::{desk, gateway, pages, reads, stream};
+use crate::{desk, gateway, pages, proof, reads, stream};
 
 /// A client that has not sent its request's head after this time is cut off.
 pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(15);
@@ -43,11 +43,13 @@ pub fn router(app: Arc<App>) -> Router {
     let reads = Router::new()
         .route("/api/v1/election", get(reads::get_election))
         .route("/api/v1/results", get(reads::get_results))
+        .route("/api/v1/proof", get(proof::get_proof))
         .route("/api/v1/snapshots/{number}", get(reads::get_snapshot))
         .route("/api/v1/contests/{id}/timeline", get(reads::get_timeline))
         .route("/api/v1/corrections", get(reads::get_corrections))
         .route("/api/v1/units/{id}/history", get(reads::get_history))
         .route("/api/openapi.json", get(reads::get_openapi))
+        .merge(proof::routes())
         .with_state(Arc::clone(&app))
         .merge(streams)
         .layer(axum::middleware::map_response(allow_other_origins));

@@ -57,7 +57,7 @@ impl MetaLog {
     pub(crate) fn open_on(disk: Arc<dyn Disk>, key: SecretKey) -> Result<Self, OpenError> {
         let public = key.public();
         let mut entries = Flat::open(&*disk, ENTRIES)?;
-        let mut tree = Tree::open_on(disk, key)?;
+        let mut tree = Tree::open_on(disk, key, None)?;
         let index = recover(&mut tree, &mut entries, &public)?;
         let tiles =
             MetaTiles { tiles: tree.tiles(), entries: entries.file(), index: Arc::new(RwLock::new(index)) };

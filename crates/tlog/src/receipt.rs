@@ -7,55 +7,95 @@
 //!
 //! All of it follows from the batch and the key, so a retry gets the same bytes.
 
-use tlog_tiles::{Error, Hash, HashReader, prove_record, split_stored_hash_index};
+use base64::prelude::*;
+use tlog_tiles::Hash;
 
 use crate::checkpoint::SignedCheckpoint;
-use crate::hash::{node_hash, record_hash, root};
+use crate::hash::{node_hash, record_hash};
 use crate::key::{PublicKey, SecretKey};
-use crate::proof::{Proof, ProofError};
+use crate::proof::{HEADER, Proof, ProofError};
+
+/// A hash in Base64.
+type Line = [u8; 44];
 
 /// The receipts of one batch's records.
 #[derive(Debug, Clone)]
 pub struct BatchReceipts {
-    /// The hashes of all complete subtrees, by level and place.
-    levels: Vec<Vec<Hash>>,
+    /// The lines of all nodes, by level and place, the leaves first. Each stands in the receipts of all records
+    /// below its sibling, so it is written once. A node without a sibling stands in the level above as well.
+    levels: Vec<Vec<Line>>,
     checkpoint: SignedCheckpoint,
+    /// The note as the inside of a JSON string.
+    escaped: String,
 }
 
 impl BatchReceipts {
     /// Signs for a batch: its number in the log that the key is named after, the time its records carry
     /// (milliseconds since 1970), and their leaf hashes ([`record_hash`](crate::record_hash)) in order.
-    pub fn sign(key: &SecretKey, batch: u64, time: u64, leaves: Vec<Hash>) -> Self {
-        let size = leaves.len() as u64;
-        let mut levels = vec![leaves];
-        while let Some(level) = levels.last().filter(|level| level.len() > 1) {
-            let above = level.as_chunks::<2>().0.iter().map(|[left, right]| node_hash(left, right)).collect();
-            levels.push(above);
+    pub fn sign(key: &SecretKey, batch: u64, time: u64, mut hashes: Vec<Hash>) -> Self {
+        let size = hashes.len() as u64;
+        let mut levels = vec![lines(&hashes)];
+        while hashes.len() > 1 {
+            let (pairs, single) = hashes.as_chunks::<2>();
+            let above = pairs.iter().map(|[left, right]| node_hash(left, right));
+            hashes = above.chain(single.iter().copied()).collect();
+            levels.push(lines(&hashes));
         }
-        // Where a level has an odd number of hashes, the last of them is in no complete subtree above.
-        let edges = levels.iter().map(|level| &level[level.len() & !1..]);
-        let root = root(edges);
+        let root = hashes.first().copied().unwrap_or(tlog_tiles::EMPTY_HASH);
         let origin = format!("{}/batch/{batch}/{time}", key.name());
-        Self { checkpoint: SignedCheckpoint::sign(key, &origin, size, root), levels }
+        let checkpoint = SignedCheckpoint::sign(key, &origin, size, root);
+        let escaped = escape(checkpoint.note());
+        Self { levels, checkpoint, escaped }
     }
 
-    /// The receipt of the record at that position in the batch, if it has so many.
-    pub fn receipt(&self, position: u32) -> Option<Proof> {
-        let path = prove_record(self.checkpoint.size(), position.into(), self).ok()?;
-        let checkpoint = self.checkpoint.note().to_owned();
-        Some(Proof { extra: None, index: position.into(), path, checkpoint })
+    /// The receipt of the record at that position in the batch, if it has so many: a tlog-proof.
+    pub fn text(&self, position: u32) -> Option<String> {
+        let mut out = Vec::new();
+        self.write(position, (b"\n", self.checkpoint.note()), &mut out).then_some(())?;
+        String::from_utf8(out).ok()
+    }
+
+    /// Writes the same as the inside of a JSON string; false, and nothing, if the batch has no such position.
+    pub fn write_json(&self, position: u32, out: &mut Vec<u8>) -> bool {
+        self.write(position, (b"\\n", &self.escaped), out)
+    }
+
+    fn write(&self, position: u32, (line_break, note): (&[u8], &str), out: &mut Vec<u8>) -> bool {
+        if u64::from(position) >= self.checkpoint.size() {
+            return false;
+        }
+        let mut line = |words: &[&[u8]]| {
+            words.iter().for_each(|word| out.extend_from_slice(word));
+            out.extend_from_slice(line_break);
+        };
+        line(&[HEADER.as_bytes()]);
+        line(&[b"index ", position.to_string().as_bytes()]);
+        let mut node = usize::try_from(position).unwrap_or(usize::MAX);
+        for level in &self.levels {
+            if let Some(sibling) = level.get(node ^ 1) {
+                line(&[sibling]);
+            }
+            node /= 2;
+        }
+        line(&[]);
+        out.extend_from_slice(note.as_bytes());
+        true
     }
 }
 
-impl HashReader for BatchReceipts {
-    fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, Error> {
-        let read = |index: &u64| {
-            let (level, n) = split_stored_hash_index(*index);
-            let hashes = self.levels.get(usize::from(level))?;
-            hashes.get(usize::try_from(n).ok()?).copied()
-        };
-        indexes.iter().map(|index| read(index).ok_or(Error::IndexesNotInTree)).collect()
-    }
+fn lines(hashes: &[Hash]) -> Vec<Line> {
+    let line = |hash: &Hash| {
+        let mut line = [0; 44];
+        // 32 bytes are 44 digits, always.
+        let _ = BASE64_STANDARD.encode_slice(hash.0, &mut line);
+        line
+    };
+    hashes.iter().map(line).collect()
+}
+
+/// The inside of a JSON string; notes hold no control characters but line breaks.
+fn escape(note: &str) -> String {
+    note.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// What a receipt promises.
@@ -97,9 +137,13 @@ mod tests {
             let receipts = BatchReceipts::sign(&key, 17, 1_700_000_000_000, leaves.clone());
             let again = BatchReceipts::sign(&key, 17, 1_700_000_000_000, leaves);
             for (position, record) in (0..).zip(&records) {
-                let receipt = receipts.receipt(position).unwrap();
-                assert_eq!(again.receipt(position).unwrap().to_string(), receipt.to_string());
-                let read: Proof = receipt.to_string().parse().unwrap();
+                let receipt = receipts.text(position).unwrap();
+                assert_eq!(again.text(position).unwrap(), receipt);
+                let mut json = Vec::new();
+                assert!(receipts.write_json(position, &mut json));
+                assert_eq!(String::from_utf8(json).unwrap(), receipt.replace('\n', "\\n"));
+                let read: Proof = receipt.parse().unwrap();
+                assert_eq!(read.to_string(), receipt);
                 let promise = verify_receipt(record, &read, &key.public()).unwrap();
                 assert_eq!(
                     promise,
@@ -107,15 +151,27 @@ mod tests {
                 );
                 assert!(matches!(verify_receipt(b"x", &read, &key.public()), Err(ProofError::Path(_))));
             }
-            assert_eq!(receipts.receipt(count), None);
+            assert_eq!(receipts.text(count), None);
+            assert!(!receipts.write_json(count, &mut Vec::new()));
         }
+    }
+
+    #[test]
+    fn names_that_json_escapes_are_escaped() {
+        let key = SecretKey::generate("a\"b\\c").unwrap();
+        let receipts = BatchReceipts::sign(&key, 0, 5, vec![record_hash(b"a")]);
+        let mut json = Vec::new();
+        assert!(receipts.write_json(0, &mut json));
+        let json = String::from_utf8(json).unwrap();
+        assert!(json.contains(r#"\n\na\"b\\c/batch/0/5\n1\n"#), "{json}");
     }
 
     #[test]
     fn receipts_and_checkpoints_are_not_taken_for_each_other() {
         let key = SecretKey::generate("count.example/votes/3").unwrap();
         let leaf = record_hash(b"a");
-        let receipt = BatchReceipts::sign(&key, 0, 5, vec![leaf]).receipt(0).unwrap();
+        let receipt = BatchReceipts::sign(&key, 0, 5, vec![leaf]).text(0).unwrap();
+        let receipt: Proof = receipt.parse().unwrap();
         assert!(matches!(
             crate::verify_inclusion(b"a", &receipt, &key.public()),
             Err(ProofError::Checkpoint(CheckpointError::Origin { .. }))

@@ -34,8 +34,13 @@ impl TilePath {
         })
     }
 
-    /// The number, on this tile's level, behind its last hash or entry.
-    pub(crate) fn end(&self) -> Option<u64> {
+    /// The number, on this tile's level, of its first hash or entry; meant for paths that lead to something.
+    pub fn first(&self) -> u64 {
+        self.index.saturating_mul(FULL.into())
+    }
+
+    /// The number, on this tile's level, behind its last hash or entry; none for what no tree has.
+    pub fn end(&self) -> Option<u64> {
         self.index.checked_mul(FULL.into())?.checked_add(self.width.into())
     }
 }

@@ -96,6 +96,11 @@ impl Tiles {
         prove_tree(new, old, self).map(Some).map_err(io::Error::other)
     }
 
+    /// How many batches were published.
+    pub fn batches(&self) -> u64 {
+        self.view().map_or(0, |view| view.batches)
+    }
+
     /// The leaf of the record at a position of a batch, if it was published.
     pub fn leaf(&self, batch: u64, position: u32) -> io::Result<Option<u64>> {
         if self.view().is_none_or(|view| batch >= view.batches) {

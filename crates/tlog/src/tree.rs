@@ -100,12 +100,27 @@ impl Tree {
     /// bear the checkpoint out, it is empty and all of the log must be appended again; then nothing is shown
     /// until the tree has been found to agree with the checkpoint.
     pub fn open(folder: &Path, key: SecretKey) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(Folder::open(folder)?), key)
+        Self::open_knowing(folder, key, None)
     }
 
-    pub(crate) fn open_on(disk: Arc<dyn Disk>, key: SecretKey) -> Result<Self, OpenError> {
-        let published = disk.read(CHECKPOINT)?;
-        let published = published.map(|note| SignedCheckpoint::open(&note, &key.public())).transpose()?;
+    /// The same, where a checkpoint of this log is known from elsewhere, such as the meta-log. The tree does not
+    /// contradict it either, should the folder have none or an older one.
+    pub fn open_knowing(
+        folder: &Path,
+        key: SecretKey,
+        known: Option<SignedCheckpoint>,
+    ) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(Folder::open(folder)?), key, known)
+    }
+
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        key: SecretKey,
+        known: Option<SignedCheckpoint>,
+    ) -> Result<Self, OpenError> {
+        let own = disk.read(CHECKPOINT)?;
+        let own = own.map(|note| SignedCheckpoint::open(&note, &key.public())).transpose()?;
+        let published = own.into_iter().chain(known).max_by_key(SignedCheckpoint::size);
         let mut levels = Vec::new();
         for level in 0..LEVELS {
             levels.push(Level { flat: Flat::open(&*disk, &format!("level-{level}"))?, edge: Vec::new() });

@@ -58,6 +58,7 @@ fn every_answer_fits_the_document() {
     assert_eq!(served, probe.document.0);
     probe.get("200", "/livez");
     probe.get("200", "/readyz");
+    until(&mut probe, "/api/v1/proof", |state| state.get("checkpoint").is_some());
     reads_of_nothing(&mut probe);
     who_may_not(&mut probe, &people);
     votes(&mut probe, &people);

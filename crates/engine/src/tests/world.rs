@@ -106,7 +106,8 @@ pub(crate) fn act(contest: ContestId) -> ContestAct {
 
 /// Starts an engine that publishes when it starts and when a test says so.
 pub(crate) async fn start<L: Log>(log: &Arc<L>, folder: Option<&Path>) -> Result<Engine, StartError> {
-    let options = Options { folder: folder.map(Path::to_owned), tick: Duration::from_secs(3_600) };
+    let options =
+        Options { folder: folder.map(Path::to_owned), tick: Duration::from_secs(3_600), audit: None };
     Engine::start(Arc::clone(log), Some(definition()), options).await
 }
 

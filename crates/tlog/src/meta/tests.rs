@@ -17,7 +17,7 @@ fn open(disk: &FaultyDisk) -> MetaLog {
 /// A partition in memory.
 fn partition(name: &str) -> Tree {
     let key = key().named(&format!("PeterNeumann/{name}")).unwrap();
-    Tree::open_on(Arc::new(FaultyDisk::new(1)), key).unwrap()
+    Tree::open_on(Arc::new(FaultyDisk::new(1)), key, None).unwrap()
 }
 
 fn record(n: u64) -> [u8; 9] {
@@ -74,7 +74,7 @@ fn a_record_is_proven_by_the_checkpoint_over_all() {
 fn a_log_of_another_name_is_no_partition() {
     let mut meta = open(&FaultyDisk::new(1));
     let foreign = key().named("PeterNeumannsBrother").unwrap();
-    let mut tree = Tree::open_on(Arc::new(FaultyDisk::new(1)), foreign).unwrap();
+    let mut tree = Tree::open_on(Arc::new(FaultyDisk::new(1)), foreign, None).unwrap();
     let head = grow(&mut tree, 1);
     meta.publish(std::slice::from_ref(&head)).unwrap();
     let inner = tree.tiles().prove(0, &head).unwrap().unwrap();

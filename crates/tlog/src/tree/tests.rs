@@ -33,7 +33,7 @@ fn key() -> SecretKey {
 }
 
 fn open(disk: &FaultyDisk) -> Tree {
-    Tree::open_on(Arc::new(disk.clone()), key()).unwrap()
+    Tree::open_on(Arc::new(disk.clone()), key(), None).unwrap()
 }
 
 /// Appends batches of these sizes and publishes.
@@ -150,7 +150,7 @@ fn a_log_that_was_changed_publishes_nothing() {
     assert!(matches!(tree.publish(), Err(TreeError::Contradiction { published: 300 })));
     assert_eq!((tree.published(), tree.tiles().checkpoint()), (Some(&before), None));
     disk.damage("checkpoint", |note| note[25] ^= 1);
-    let error = Tree::open_on(Arc::new(disk), key());
+    let error = Tree::open_on(Arc::new(disk), key(), None);
     assert!(matches!(error, Err(OpenError::Checkpoint(_))));
 }
 
@@ -167,7 +167,7 @@ fn schedule(seed: u64) {
         if random.percent(50) {
             disk.stop_after(random.below(60));
         }
-        if let Ok(mut tree) = Tree::open_on(Arc::new(disk.clone()), key()) {
+        if let Ok(mut tree) = Tree::open_on(Arc::new(disk.clone()), key(), None) {
             // What was shown was durable, so no crash makes the tree begin again.
             assert!(shown.as_ref().is_none_or(|shown| tree.size() >= shown.size()));
             run(&mut tree, &mut log, &mut shown, &mut random);

@@ -1,0 +1,217 @@
+//! The published log of the real binary, read as a stranger reads it: with nothing but addresses and the key.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use canvass_loadgen::Client;
+use canvass_loadgen::bench::ingest;
+use canvass_loadgen::client::Request;
+use canvass_tlog::{Bundle, Entry, Hash, PublicKey, SignedCheckpoint, TilePath, leaf_hash};
+use support::{Server, eventually, run};
+
+/// A poll whose definition is too long for an entry bundle.
+fn election() -> String {
+    let names = (0..700).map(|n| format!("{{ id = \"s{n}\", name = \"{}\" }}", "x".repeat(100)));
+    let selections = names.collect::<Vec<_>>().join(", ");
+    let poll = support::POLL.replace("selections = [", &format!("selections = [{selections}, "));
+    poll.replace("[[units]]", "[partitions]\nvotes = 2\nreturns = 1\n[[units]]")
+}
+
+const PARTITIONS: [&str; 3] = ["returns/0", "votes/0", "votes/1"];
+
+fn start(folder: &Path) -> Server {
+    let file = folder.join("election.toml");
+    std::fs::write(&file, election()).unwrap();
+    Server::start(&folder.join("data"), &["--election", file.to_str().unwrap(), "--tick-ms", "50"])
+}
+
+fn pinned(folder: &Path) -> PublicKey {
+    run(&["key", "log", "--data", folder.join("data").to_str().unwrap()]).trim().parse().unwrap()
+}
+
+/// Reads a log from its address.
+#[derive(Clone)]
+struct Reader {
+    client: Client,
+    key: PublicKey,
+}
+
+impl Reader {
+    async fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        let answer = self.client.once(&Request::get(path)).await.ok()?;
+        (answer.status == 200).then(|| answer.body.to_vec())
+    }
+
+    /// The checkpoint of a log: of the log as a whole, or of a partition.
+    async fn checkpoint(&self, partition: Option<&str>) -> Option<SignedCheckpoint> {
+        let prefix = partition.map(|id| format!("/log/{id}")).unwrap_or_default();
+        let note = self.bytes(&format!("{prefix}/checkpoint")).await?;
+        let name = partition.map_or(self.key.name().to_owned(), |id| format!("{}/{id}", self.key.name()));
+        Some(SignedCheckpoint::open(&note, &self.key.named(&name).unwrap()).unwrap())
+    }
+
+    /// All entries of a log, by its bundles.
+    async fn entries(&self, partition: Option<&str>, size: u64) -> Vec<Vec<u8>> {
+        let prefix = partition.map(|id| format!("/log/{id}")).unwrap_or_default();
+        let mut entries = Vec::new();
+        for path in TilePath::all(size).filter(|path| path.level.is_none()) {
+            let bundle = self.bytes(&format!("{prefix}/tile/{path}")).await.unwrap();
+            entries.extend(Bundle::new(&bundle).map(|entry| entry.unwrap().to_vec()));
+        }
+        assert_eq!(entries.len() as u64, size);
+        entries
+    }
+}
+
+/// The root over leaves, as RFC 6962 defines it.
+fn root(leaves: &[Hash]) -> Hash {
+    match leaves {
+        [] => tlog_tiles::EMPTY_HASH,
+        [leaf] => *leaf,
+        leaves => {
+            let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+            tlog_tiles::node_hash(root(left), root(right))
+        }
+    }
+}
+
+fn leaves(entries: &[Vec<u8>]) -> Vec<Hash> {
+    entries.iter().map(|entry| leaf_hash(entry)).collect()
+}
+
+fn votes(voters: u64, run: &str) -> ingest::Options {
+    ingest::Options {
+        contest: "song".to_owned(),
+        voters,
+        retry_percent: 10,
+        double_percent: 0,
+        connections: 8,
+        in_flight: 64,
+        batch: 1,
+        seed: 7,
+        run: run.to_owned(),
+        signer: None,
+    }
+}
+
+/// The sum of the partitions' published leaves.
+async fn published(reader: &Reader) -> u64 {
+    let mut sum = 0;
+    for id in PARTITIONS {
+        sum += reader.checkpoint(Some(id)).await.map_or(0, |checkpoint| checkpoint.size());
+    }
+    sum
+}
+
+async fn until_published(reader: &Reader, leaves: u64) {
+    for _ in 0..300 {
+        if published(reader).await >= leaves {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the log was not published");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_is_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let reader = Reader { client: server.client(), key: pinned(folder.path()) };
+    let report = ingest::run(&reader.client, &votes(3_000, "a")).await.unwrap();
+    assert_eq!(report.differences, Vec::<String>::new());
+    until_published(&reader, 3_003).await;
+
+    let mut checkpoints = Vec::new();
+    for id in PARTITIONS {
+        let checkpoint = reader.checkpoint(Some(id)).await.unwrap();
+        let entries = reader.entries(Some(id), checkpoint.size()).await;
+        assert_eq!(root(&leaves(&entries)), checkpoint.root(), "{id}");
+        // The definition is too long for a bundle, and is served by its hash.
+        let Some(Entry::Long { length, sha256 }) = Entry::read(&entries[0]) else { panic!("{id}") };
+        let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        let record = reader.bytes(&format!("/log/{id}/record/{hex}")).await.unwrap();
+        assert_eq!(record.len() as u64, length);
+        assert!(Entry::read(&entries[0]).unwrap().is_of(&record));
+        assert_eq!(reader.bytes(&format!("/log/{id}/record/{}", hex.replace('0', "1"))).await, None);
+        // Tiles of hashes say the same as the bundles.
+        for path in TilePath::all(checkpoint.size()).filter(|path| path.level == Some(0)) {
+            let tile = reader.bytes(&format!("/log/{id}/tile/{path}")).await.unwrap();
+            let first = usize::try_from(path.first()).unwrap();
+            let expected = &leaves(&entries)[first..first + usize::from(path.width)];
+            assert_eq!(tile, expected.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>());
+        }
+        checkpoints.push(checkpoint);
+    }
+    let whole = reader.checkpoint(None).await.unwrap();
+    let entries = reader.entries(None, whole.size()).await;
+    assert_eq!(root(&leaves(&entries)), whole.root());
+    for checkpoint in checkpoints {
+        assert!(entries.iter().any(|entry| entry == checkpoint.note().as_bytes()));
+    }
+    for wrong in
+        ["/tile/0/001", "/tile/0/0", "/log/votes/2/checkpoint", "/log/votes/00/checkpoint", "/tile/9/000"]
+    {
+        assert_eq!(reader.bytes(wrong).await, None, "{wrong}");
+    }
+    server.stop();
+}
+
+/// Every checkpoint that a client saw must be a beginning of the log after three kills in the middle of a load.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_checkpoint_is_contradicted_across_three_kills() {
+    let voters = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let reader = Reader { client: server.client(), key: pinned(folder.path()) };
+    let server = Arc::new(Mutex::new(server));
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let (reader, done) = (reader.clone(), Arc::clone(&done));
+        tokio::spawn(async move {
+            let mut seen: Vec<(Option<&str>, SignedCheckpoint)> = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                for id in PARTITIONS.map(Some).into_iter().chain([None]) {
+                    let found = reader.checkpoint(id).await.map(|checkpoint| (id, checkpoint));
+                    seen.extend(found.filter(|found| !seen.contains(found)));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            seen
+        })
+    };
+    let killer = {
+        let server = Arc::clone(&server);
+        tokio::task::spawn_blocking(move || {
+            for quarter in 1..=3 {
+                let address = server.lock().unwrap().address.clone();
+                eventually("a quarter of the votes", || {
+                    let results = support::get(&address, "/api/v1/results?contest=song");
+                    (results["counts"]["ballots"].as_u64()? >= voters / 4 * quarter).then_some(())
+                });
+                server.lock().unwrap().restart();
+            }
+        })
+    };
+    let report = ingest::run(&reader.client, &votes(voters, "a")).await.unwrap();
+    killer.await.unwrap();
+    assert_eq!(report.differences, Vec::<String>::new());
+    until_published(&reader, voters + 3).await;
+    done.store(true, Ordering::Relaxed);
+    let seen = watcher.await.unwrap();
+    assert!(seen.iter().filter(|(id, _)| id.is_none()).count() > 3, "the kills came between checkpoints");
+    for id in PARTITIONS.map(Some).into_iter().chain([None]) {
+        let last = reader.checkpoint(id).await.unwrap();
+        let leaves = leaves(&reader.entries(id, last.size()).await);
+        for (_, checkpoint) in seen.iter().filter(|(of, _)| *of == id) {
+            let size = usize::try_from(checkpoint.size()).unwrap();
+            assert_eq!(root(&leaves[..size]), checkpoint.root(), "{id:?} {size}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The proof: the log as signed trees that only grow (docs/audit.md), and what is read of it.
+//!
+//! The publisher follows the log like any other reader, so only what is durable is ever in a tree, and nothing
+//! that takes votes waits for it.
+
+mod publisher;
+mod records;
+mod trees;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use canvass_election::ids::{Offset, PartitionId, RecordId};
+use canvass_log::{Entry, Log, ReadError};
+use canvass_tlog::{MetaTiles, OpenError, Proof, PublicKey, SecretKey, SignedCheckpoint, TilePath, Tiles};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::sync::watch;
+
+use records::LongRecords;
+use trees::Trees;
+
+pub(crate) use publisher::Publisher;
+
+/// A newer checkpoint may come while a proof is made; so often is it made again.
+const PROOF_TRIES: usize = 5;
+
+/// How the log is to be published.
+#[derive(Debug, Clone)]
+pub struct AuditOptions {
+    /// Signs; its name is that of the log as a whole.
+    pub key: SecretKey,
+}
+
+/// Why the log cannot be published.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// Files of a tree could not be opened.
+    #[error("the tree of {log}: {source}")]
+    Open {
+        /// The log's name.
+        log: String,
+        /// The fault.
+        source: OpenError,
+    },
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The log is shorter than what was published of it.
+    #[error(
+        "the log of {partition} ends at batch {end}, and batches up to {published} were published: it lost records. \
+         Put the whole journal back. Without it, nobody who kept a checkpoint will believe this log any more; to \
+         begin another in its place, move the folder `proof` and the file `log.secret` away"
+    )]
+    RolledBack {
+        /// The partition.
+        partition: PartitionId,
+        /// The batches that were published.
+        published: u64,
+        /// The batches there are.
+        end: u64,
+    },
+}
+
+/// Reads a partition from an offset on.
+type Reading = Box<dyn Fn(PartitionId, Offset) -> BoxStream<'static, Result<Entry, ReadError>> + Send + Sync>;
+
+/// What was published, for readers.
+pub struct Audit {
+    secret: SecretKey,
+    folder: PathBuf,
+    views: RwLock<Arc<Views>>,
+    read: Reading,
+    long: BTreeMap<PartitionId, tokio::sync::Mutex<LongRecords>>,
+}
+
+/// The trees' published parts. Others take their place when files had to be opened again.
+struct Views {
+    meta: MetaTiles,
+    partitions: BTreeMap<PartitionId, Tiles>,
+}
+
+impl Audit {
+    /// Opens the trees, or begins them. They must not be ahead of the log.
+    pub(crate) async fn open<L: Log>(
+        log: &Arc<L>,
+        folder: PathBuf,
+        options: AuditOptions,
+        partitions: Vec<PartitionId>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(Arc<Self>, Publisher<L>), AuditError> {
+        let mut trees = Trees::open(&folder, &options.key, &partitions)?;
+        trees.note_ends(&**log).await?;
+        let reader = Arc::clone(log);
+        let long = partitions.into_iter().map(|id| (id, tokio::sync::Mutex::default())).collect();
+        let audit = Audit {
+            secret: options.key,
+            folder,
+            views: RwLock::new(Arc::new(trees.views())),
+            read: Box::new(move |partition, from| reader.read(partition, from).boxed()),
+            long,
+        };
+        let audit = Arc::new(audit);
+        let log = Arc::clone(log);
+        Ok((Arc::clone(&audit), Publisher { audit, log, trees, stop, failing: false }))
+    }
+
+    fn views(&self) -> Arc<Views> {
+        Arc::clone(&self.views.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens the trees again after their files could not be written.
+    async fn reopen<L: Log>(&self, log: &L) -> Result<Trees, AuditError> {
+        let partitions: Vec<_> = self.long.keys().copied().collect();
+        let mut trees = Trees::open(&self.folder, &self.secret, &partitions)?;
+        trees.note_ends(log).await?;
+        *self.views.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trees.views());
+        Ok(trees)
+    }
+
+    /// The key to pin, under the name of the log as a whole.
+    pub fn key(&self) -> PublicKey {
+        self.secret.public()
+    }
+
+    /// The last checkpoint of the log as a whole; none before the first.
+    pub fn checkpoint(&self) -> Option<SignedCheckpoint> {
+        self.views().meta.tiles().checkpoint()
+    }
+
+    /// The log of the partitions' checkpoints.
+    pub fn meta(&self) -> MetaTiles {
+        self.views().meta.clone()
+    }
+
+    /// A partition's log; none where there is no such partition.
+    pub fn tiles(&self, partition: PartitionId) -> Option<Tiles> {
+        self.views().partitions.get(&partition).cloned()
+    }
+
+    /// The bytes of an entry bundle of a partition; none where nothing that was published has it.
+    pub async fn bundle(&self, partition: PartitionId, path: TilePath) -> Result<Option<Vec<u8>>, String> {
+        let Some(tiles) = self.tiles(partition) else { return Ok(None) };
+        let size = tiles.checkpoint().map_or(0, |checkpoint| checkpoint.size());
+        if path.level.is_some() || path.end().is_none_or(|end| end > size) {
+            return Ok(None);
+        }
+        let first = tiles.record(path.first()).map_err(text)?;
+        let Some((batch, position)) = first else { return Ok(None) };
+        let entries = (self.read)(partition, Offset(batch));
+        records::bundle(entries, position, path.width.into()).await.map(Some)
+    }
+
+    /// The bytes of a record that is too long for a bundle, by their SHA-256; none where none was published.
+    pub async fn long_record(
+        &self,
+        partition: PartitionId,
+        sha256: [u8; 32],
+    ) -> Result<Option<Bytes>, String> {
+        let (Some(tiles), Some(long)) = (self.tiles(partition), self.long.get(&partition)) else {
+            return Ok(None);
+        };
+        let found =
+            long.lock().await.find(sha256, tiles.batches(), |from| (self.read)(partition, from)).await?;
+        let Some(RecordId { offset, position, .. }) = found else { return Ok(None) };
+        let entry = (self.read)(partition, offset).next().await;
+        let entry = entry.ok_or("the log ends before its tree")?.map_err(text)?;
+        records::of(&entry, position)
+    }
+
+    /// The proof that leads from a record to the last checkpoint of the log as a whole; none as long as no
+    /// checkpoint has the record.
+    pub fn proof(&self, record: RecordId) -> io::Result<Option<Proof>> {
+        let views = self.views();
+        let Some(tiles) = views.partitions.get(&record.partition) else { return Ok(None) };
+        let Some(leaf) = tiles.leaf(record.offset.0, record.position)? else { return Ok(None) };
+        let log = log_name(self.secret.name(), record.partition);
+        for _ in 0..PROOF_TRIES {
+            let Some(covered) = views.meta.covered(&log) else { return Ok(None) };
+            let Some(inner) = tiles.prove(leaf, &covered)? else { return Ok(None) };
+            if let Some(proof) = views.meta.prove(&inner)? {
+                return Ok(Some(proof));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The name of a partition's log.
+fn log_name(name: &str, partition: PartitionId) -> String {
+    format!("{name}/{partition}")
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
