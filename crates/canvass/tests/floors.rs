@@ -11,6 +11,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("canvass-protocol", 1),
     ("canvass-log", 2),
     ("canvass-engine", 3),
+    ("canvass-anchor", 3),
     ("canvass-http", 4),
     ("canvass-loadgen", 4),
     ("canvass", 5),

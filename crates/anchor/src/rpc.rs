@@ -1,0 +1,226 @@
+//! JSON-RPC over HTTP and HTTPS. Each call has a time limit, and no error names more of the node's address than its
+//! host: providers put their customers' keys into the path.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use alloy_primitives::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, StatusCode, Uri};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// A node that has not answered after this long is taken for dead.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Largest answer that is read.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// How much of a node's own words is shown.
+const MAX_WORDS: usize = 200;
+
+/// Why an address is not one of a node.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// Not an address.
+    #[error("a node's address begins with http:// or https:// and names a host")]
+    Form,
+    /// It has a name and password in it.
+    #[error("names and passwords in a node's address are not supported; a key in its path is")]
+    Password,
+    /// The system's list of certificates cannot be read.
+    #[error("the system's certificates cannot be read ({0}); https needs them: install ca-certificates")]
+    Certificates(io::Error),
+}
+
+/// Why a node did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RpcError {
+    /// It could not be reached, or did not answer in time, or answered something else than JSON-RPC.
+    #[error("the node {host} does not answer: {why}")]
+    Away {
+        /// Its host.
+        host: String,
+        /// What happened.
+        why: String,
+    },
+    /// It refused.
+    #[error("the node refused {method}: {message}")]
+    Refused {
+        /// What it was asked.
+        method: &'static str,
+        /// What it said.
+        message: String,
+        /// What a contract said.
+        data: Option<Bytes>,
+    },
+    /// Its answer is not one this program understands.
+    #[error("the node's answer to {method} is not as expected: {fault}")]
+    Answer {
+        /// What it was asked.
+        method: &'static str,
+        /// What is wrong.
+        fault: String,
+    },
+}
+
+/// A node of a chain. Cheap to clone.
+#[derive(Clone)]
+pub struct Rpc(Arc<Node>);
+
+struct Node {
+    client: Client<HttpsConnector<HttpConnector>, Full<bytes::Bytes>>,
+    uri: Uri,
+    host: String,
+    next_id: AtomicU64,
+}
+
+impl fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rpc({})", self.host())
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<Fault>,
+    #[serde(default)]
+    result: Value,
+}
+
+#[derive(Deserialize)]
+struct Fault {
+    #[serde(default)]
+    message: String,
+    data: Option<Value>,
+}
+
+impl Rpc {
+    /// A node by its address; nothing is sent yet.
+    pub fn new(address: &str) -> Result<Self, AddressError> {
+        let uri: Uri = address.trim().parse().map_err(|_| AddressError::Form)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(AddressError::Form);
+        };
+        if authority.as_str().contains('@') {
+            return Err(AddressError::Password);
+        }
+        let tls =
+            rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .map_err(|e| AddressError::Certificates(io::Error::other(e)))?;
+        let tls = match scheme {
+            "https" => tls.with_native_roots().map_err(AddressError::Certificates)?,
+            "http" => tls.with_root_certificates(rustls::RootCertStore::empty()),
+            _ => return Err(AddressError::Form),
+        };
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls.with_no_client_auth())
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let host = authority.to_string();
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self(Arc::new(Node { client, uri, host, next_id: AtomicU64::new(1) })))
+    }
+
+    /// The node's host and port.
+    pub fn host(&self) -> &str {
+        &self.0.host
+    }
+
+    /// Asks the node once.
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<T, RpcError> {
+        let exchange = tokio::time::timeout(CALL_LIMIT, self.exchange(method, params));
+        let late = |_| Err(self.away(format!("nothing came within {} s", CALL_LIMIT.as_secs())));
+        let (status, body) = exchange.await.unwrap_or_else(late)?;
+        let answer: Answer = match serde_json::from_slice(&body) {
+            Ok(answer) => answer,
+            // Whatever stands in front of a node says no in its own way.
+            Err(_) if status != StatusCode::OK => return Err(self.away(status.to_string())),
+            Err(fault) => return Err(RpcError::Answer { method, fault: fault.to_string() }),
+        };
+        if let Some(Fault { message, data }) = answer.error {
+            let data = data.and_then(|data| serde_json::from_value(data).ok());
+            return Err(RpcError::Refused { method, message: shortened(&message), data });
+        }
+        serde_json::from_value(answer.result)
+            .map_err(|fault| RpcError::Answer { method, fault: shortened(&fault.to_string()) })
+    }
+
+    async fn exchange(&self, method: &str, params: Value) -> Result<(StatusCode, bytes::Bytes), RpcError> {
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        let body = serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        let request = Request::post(&self.0.uri)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body.to_string().into()))
+            .map_err(|e| self.away(e.to_string()))?;
+        let response = self.0.client.request(request).await.map_err(|e| self.away(causes(&e)))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|e| self.away(e.to_string()))?;
+        Ok((head.status, body.to_bytes()))
+    }
+
+    fn away(&self, why: String) -> RpcError {
+        RpcError::Away { host: self.0.host.clone(), why: shortened(&why) }
+    }
+}
+
+/// An error with what it came from, which is what tells a refused connection from an unknown host.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}
+
+/// One line of no more than [`MAX_WORDS`] characters.
+fn shortened(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_WORDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked() {
+        for bad in ["", "localhost:8545", "ftp://node.example", "http://", "/path"] {
+            assert!(matches!(Rpc::new(bad), Err(AddressError::Form)), "{bad:?}");
+        }
+        assert!(matches!(Rpc::new("http://me:secret@node.example"), Err(AddressError::Password)));
+        let rpc = Rpc::new("http://node.example:8545/v3/secret").unwrap();
+        assert_eq!(format!("{rpc:?}"), "Rpc(node.example:8545)");
+    }
+
+    /// A node that takes the call and never answers.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_node_is_given_up_and_its_key_not_shown() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let rpc = Rpc::new(&format!("http://{address}/v3/secret")).unwrap();
+        let error = rpc.call::<Value>("eth_chainId", Value::Null).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("the node {address} does not answer: nothing came within 10 s")
+        );
+        drop(listener);
+        let error = rpc.call::<Value>("eth_chainId", Value::Null).await.unwrap_err().to_string();
+        assert!(error.contains("refused") && !error.contains("secret"), "{error}");
+    }
+}
