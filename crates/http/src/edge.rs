@@ -143,6 +143,11 @@ impl Edge {
         Arc::clone(&self.published.borrow())
     }
 
+    /// The number of the latest publication.
+    pub(crate) fn seq(&self) -> Seq {
+        self.published.borrow().seq
+    }
+
     /// The present document; it is the same until its contest changes.
     pub fn document(&self, engine: &Engine, key: DocumentKey) -> Arc<Document> {
         let published = self.published();

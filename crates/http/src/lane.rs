@@ -1,14 +1,16 @@
-//! Lanes: threads that take votes straight from their sockets.
+//! Lanes: threads that take votes and reads of results straight from their sockets.
 //!
 //! A vote's own work takes less time than one change of threads, so here many votes share each step: a lane looks
 //! at all its sockets that have something, reads every vote there is, hands them over as one submission a
 //! partition, and writes all answers of a socket at once. A connection begins in a lane and stays for as long as it
-//! sends votes; with its first other request it goes, with the bytes read so far, to the general server.
+//! sends votes or reads results; with its first other request it goes, with the bytes read so far, to the general
+//! server.
 
 mod answer;
 mod connection;
 mod load;
 mod request;
+mod shelf;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +19,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use bytes::Bytes;
 use canvass_election::event::Vote;
 use canvass_election::ids::PartitionId;
@@ -25,6 +28,7 @@ use canvass_engine::{Answer, Verdict};
 use canvass_protocol::api;
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
+use canvass_protocol::stream::Seq;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use tokio::runtime::Handle;
@@ -41,7 +45,8 @@ use crate::vote::{
 use answer::{Pen, Ready, refused};
 use connection::Connection;
 use load::Load;
-use request::{Parsed, VOTE_PATH, VoteRequest};
+use request::{Parsed, ReadRequest, VOTE_PATH, VoteRequest};
+use shelf::{Asker, Sheet, Shelf, prepare as prepare_read};
 
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
@@ -65,9 +70,14 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// Starts `count` lanes. What they wait for runs on the present runtime.
-    pub(crate) fn start(app: &Arc<App>, count: usize, hand_over: &HandOver) -> io::Result<Self> {
+    pub(crate) fn start(
+        app: &Arc<App>,
+        count: usize,
+        router: &Router,
+        hand_over: &HandOver,
+    ) -> io::Result<Self> {
         let lanes = (0..count.max(1)).map(|n| {
-            let lane = Lane::new(Arc::clone(app), Arc::clone(hand_over))?;
+            let lane = Lane::new(Arc::clone(app), router.clone(), Arc::clone(hand_over))?;
             let post = Arc::clone(&lane.post);
             thread::Builder::new().name(format!("lane-{n}")).spawn(move || lane.run())?;
             Ok(post)
@@ -94,6 +104,8 @@ enum Message {
     Answered(u64, Vec<Ticket>, Answer),
     /// What became of one vote after a second look.
     Settled(Place, Result<Recorded, Problem>),
+    /// What there is to read at an address, as new as a publication at least.
+    Prepared(Box<str>, Seq, Option<Arc<Sheet>>),
     Stop,
 }
 
@@ -137,6 +149,8 @@ struct Bundle {
 
 struct Lane {
     app: Arc<App>,
+    /// Makes what there is to read.
+    router: Router,
     hand_over: HandOver,
     runtime: Handle,
     post: Arc<Post>,
@@ -152,21 +166,24 @@ struct Lane {
     dirty: Vec<usize>,
     scratch: Box<[u8]>,
     pen: Pen,
+    shelf: Shelf,
     moment: Moment,
     now: Instant,
     stop_by: Option<Instant>,
 }
 
 impl Lane {
-    fn new(app: Arc<App>, hand_over: HandOver) -> io::Result<Self> {
+    fn new(app: Arc<App>, router: Router, hand_over: HandOver) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let (sender, messages) = mpsc::channel();
         let post = Arc::new(Post { messages: sender, waker, awake: AtomicBool::new(false) });
         let partitions = app.definition().partitions.votes;
         let (moment, now) = (Moment::new(&app), Instant::now());
+        let shelf = Shelf::new(app.edge.seq());
         Ok(Lane {
             app,
+            router,
             hand_over,
             runtime: Handle::current(),
             post,
@@ -180,6 +197,7 @@ impl Lane {
             dirty: Vec::new(),
             scratch: vec![0; READ_BYTES].into(),
             pen: Pen::new(),
+            shelf,
             moment,
             now,
             stop_by: None,
@@ -205,6 +223,7 @@ impl Lane {
             self.now = Instant::now();
             self.load.begin(self.now);
             self.moment = Moment::new(&self.app);
+            self.shelf.renew(self.app.edge.seq());
             for event in &events {
                 if event.token() == WAKE {
                     continue;
@@ -247,6 +266,7 @@ impl Lane {
                     self.answered(tickets, answer);
                 }
                 Message::Settled(place, result) => self.settled(place, result),
+                Message::Prepared(target, seq, sheet) => self.prepared(&target, seq, sheet),
                 Message::Stop => {
                     self.stop_by = Some(self.now + STOP_PATIENCE);
                     let all: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
@@ -333,6 +353,12 @@ impl Lane {
                     used += request.size;
                     self.take_vote(key, &request);
                 }
+                Parsed::Read(request) => {
+                    if !self.take_read(key, &request) {
+                        break;
+                    }
+                    used += request.size;
+                }
                 Parsed::Other => {
                     self.connections[key].leaving = true;
                     self.touch(key);
@@ -342,6 +368,44 @@ impl Lane {
         let connection = &mut self.connections[key];
         connection.unread |= used < bytes.len() && !connection.takes_more();
         used
+    }
+
+    /// Answers a read; if what it asks for must be prepared first, its connection waits, and the request is left.
+    fn take_read(&mut self, key: usize, request: &ReadRequest<'_>) -> bool {
+        let connection = &mut self.connections[key];
+        connection.moved = self.now;
+        if let Some(sheet) = self.shelf.get(request.target) {
+            let place = Place { key, connection: connection.id, number: connection.expect() };
+            let ready = Ready::Prepared(Arc::clone(sheet), sheet.form(request));
+            self.answer(place, ready);
+            return true;
+        }
+        connection.waiting = true;
+        if self.shelf.ask(request.target, Asker { key, connection: connection.id }) {
+            let (app, router, post) = (Arc::clone(&self.app), self.router.clone(), Arc::clone(&self.post));
+            let target: Box<str> = request.target.into();
+            self.runtime.spawn(async move {
+                let (seq, sheet) = prepare_read(&app, router, &target).await;
+                post.send(Message::Prepared(target, seq, sheet));
+            });
+        }
+        false
+    }
+
+    /// Goes on with the connections that waited for something to read. What is not for everyone is none for a lane.
+    fn prepared(&mut self, target: &str, seq: Seq, sheet: Option<Arc<Sheet>>) {
+        let found = sheet.is_some();
+        for Asker { key, connection } in self.shelf.put(target, sheet) {
+            let waiting = self.connections.get_mut(key).filter(|c| c.id == connection);
+            let Some(connection) = waiting else { continue };
+            connection.waiting = false;
+            connection.leaving = !found;
+            self.touch(key);
+            if found {
+                self.take_bytes(key, &[]);
+            }
+        }
+        self.shelf.withdraw(target, seq);
     }
 
     fn take_vote(&mut self, key: usize, request: &VoteRequest<'_>) {

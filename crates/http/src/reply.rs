@@ -60,33 +60,61 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     Ok((status, headers, body).into_response())
 }
 
-/// A prepared body, compressed where the client takes that, or 304 where it has it already.
-pub(crate) fn prepared(request: &HeaderMap, body: &Arc<Body>, cache_control: &'static str) -> Response {
-    let known = request.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-    let matches = known.is_some_and(|list| {
+/// In which form a client gets a prepared body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As it is.
+    Plain,
+    /// Compressed.
+    Gzip,
+    /// Not at all: the client has it already.
+    NotModified,
+}
+
+/// The form that the headers of a request ask for.
+pub(crate) fn form(if_none_match: Option<&[u8]>, accept_encoding: Option<&[u8]>, body: &Body) -> Form {
+    let known = if_none_match.and_then(plain).is_some_and(|list| {
         list.split(',')
             .map(|tag| tag.trim().trim_start_matches("W/"))
             .any(|tag| tag == body.etag || tag == "*")
     });
-    let mut response = if matches {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        let accepts = request.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
-        let gzip = accepts.filter(|a| a.contains("gzip")).and_then(|_| body.gzip());
-        let encoded = gzip.is_some();
-        let mut response = AxumBody::from(gzip.unwrap_or_else(|| body.bytes.clone())).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(body.content_type));
-        if encoded {
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    if known {
+        return Form::NotModified;
+    }
+    let takes_gzip = accept_encoding.and_then(plain).is_some_and(|list| list.contains("gzip"));
+    if takes_gzip && body.gzip().is_some() { Form::Gzip } else { Form::Plain }
+}
+
+/// Goes with an answer that is the same for everyone, for lanes to keep.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared(pub(crate) Arc<Body>);
+
+/// A prepared body, compressed where the client takes that, or 304 where it has it already.
+pub(crate) fn prepared(request: &HeaderMap, body: &Arc<Body>, cache_control: &'static str) -> Response {
+    let asked = |name| request.get(name).map(HeaderValue::as_bytes);
+    let form = form(asked(header::IF_NONE_MATCH), asked(header::ACCEPT_ENCODING), body);
+    let content = match form {
+        Form::NotModified => None,
+        Form::Plain => Some(body.bytes.clone()),
+        Form::Gzip => body.gzip(),
+    };
+    let mut response = match content {
+        None => StatusCode::NOT_MODIFIED.into_response(),
+        Some(bytes) => {
+            let content_type = HeaderValue::from_static(body.content_type);
+            ([(header::CONTENT_TYPE, content_type)], AxumBody::from(bytes)).into_response()
         }
-        response
     };
     let headers = response.headers_mut();
+    if form == Form::Gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if let Ok(etag) = HeaderValue::from_str(&body.etag) {
         headers.insert(header::ETAG, etag);
     }
+    response.extensions_mut().insert(Shared(Arc::clone(body)));
     response
 }
 

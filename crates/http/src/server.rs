@@ -93,7 +93,8 @@ pub async fn serve(
     connections: usize,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let lanes = Lanes::start(&app, lanes(), &general(router(app.clone())))?;
+    let router = router(app.clone());
+    let lanes = Lanes::start(&app, lanes(), &router, &general(router.clone()))?;
     let slots = Arc::new(Semaphore::new(connections));
     loop {
         let accepted = tokio::select! {

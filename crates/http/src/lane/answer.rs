@@ -1,6 +1,7 @@
-//! Writes answers to votes.
+//! Writes answers.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::http::StatusCode;
@@ -8,16 +9,19 @@ use canvass_election::ids::{RecordId, Timestamp};
 use canvass_protocol::problem::Code;
 
 use super::request::VOTE_PATH;
+use super::shelf::Sheet;
 use crate::confirmation::Confirmation;
-use crate::reply::{PRIVATE, Refused, refuse};
+use crate::reply::{Form, PRIVATE, Refused, refuse};
 
-/// What became of a vote.
+/// What became of a vote, or what was asked for.
 #[derive(Debug)]
 pub(super) enum Ready {
     /// It counts, or did so before.
     Counted { record: RecordId, time: Timestamp, replayed: bool },
     /// It was not looked at, since there is too much to do.
     Overloaded,
+    /// No vote but a read.
+    Prepared(Arc<Sheet>, Form),
     /// An answer in bytes.
     Written(Vec<u8>),
 }
@@ -28,6 +32,8 @@ pub(super) struct Pen {
     heads: [Vec<u8>; 2],
     /// What turns a vote away, while the second lasts: all of them share a trace id, which costs nothing.
     overloaded: Vec<u8>,
+    /// The end of a head with the date, while the second lasts.
+    date: String,
     confirmation: Confirmation,
     body: Vec<u8>,
 }
@@ -37,6 +43,7 @@ impl Pen {
         let mut pen = Pen {
             heads: [Vec::new(), Vec::new()],
             overloaded: Vec::new(),
+            date: String::new(),
             confirmation: Confirmation::new(),
             body: Vec::new(),
         };
@@ -48,6 +55,7 @@ impl Pen {
     pub(super) fn tick(&mut self) {
         let headers = format!("content-type: application/json\r\ncache-control: {PRIVATE}\r\n");
         self.heads = ["201 Created", "200 OK"].map(|status| head(status, &headers));
+        self.date = format!("date: {}\r\n\r\n", httpdate::fmt_http_date(SystemTime::now()));
         self.overloaded = refused(&refuse(Code::Overloaded.into(), VOTE_PATH, None));
     }
 
@@ -56,6 +64,7 @@ impl Pen {
         match ready {
             Ready::Overloaded => out.extend_from_slice(&self.overloaded),
             Ready::Written(bytes) => out.extend_from_slice(bytes),
+            Ready::Prepared(sheet, form) => sheet.write(*form, &self.date, out),
             Ready::Counted { record, time, replayed } => {
                 self.body.clear();
                 self.body.push(b'{');

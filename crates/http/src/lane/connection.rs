@@ -37,6 +37,8 @@ pub(super) struct Connection {
     pub(super) unread: bool,
     /// Nothing more will come in.
     pub(super) ended: bool,
+    /// The next request is a read, whose answer is being prepared.
+    pub(super) waiting: bool,
     /// The next request is none for a lane.
     pub(super) leaving: bool,
     /// The lane is going to look at it before it sleeps.
@@ -57,6 +59,7 @@ impl Connection {
             moved: now,
             unread: false,
             ended: false,
+            waiting: false,
             leaving: false,
             dirty: false,
         }
@@ -64,17 +67,17 @@ impl Connection {
 
     /// Whether another request may be begun.
     pub(super) fn takes_more(&self) -> bool {
-        !self.leaving && self.pending.len() < MAX_PENDING && self.output.len() < MAX_OUTPUT
+        !self.leaving && !self.waiting && self.pending.len() < MAX_PENDING && self.output.len() < MAX_OUTPUT
     }
 
     /// Whether nothing is owed to the client.
     pub(super) fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.output.is_empty()
+        self.pending.is_empty() && self.output.is_empty() && !self.waiting
     }
 
     /// Whether the client is awaited, to send or to read; else it waits for us.
     pub(super) fn is_idle(&self) -> bool {
-        self.pending.is_empty() || !self.output.is_empty()
+        self.pending.is_empty() && !self.waiting || !self.output.is_empty()
     }
 
     /// Notes that a request awaits its answer, and gives it its number.

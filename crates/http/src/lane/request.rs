@@ -17,7 +17,9 @@ pub(super) enum Parsed<'a> {
     Partial,
     /// A vote.
     Vote(VoteRequest<'a>),
-    /// Any other request, and whatever is unusual about a vote.
+    /// A read of results.
+    Read(ReadRequest<'a>),
+    /// Any other request, and whatever is unusual about one of these.
     Other,
 }
 
@@ -33,6 +35,17 @@ pub(super) struct VoteRequest<'a> {
     pub(super) size: usize,
 }
 
+/// A request for results as JSON or as a page, as its bytes have it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ReadRequest<'a> {
+    /// The path with its parameters.
+    pub(super) target: &'a str,
+    pub(super) if_none_match: Option<&'a [u8]>,
+    pub(super) accept_encoding: Option<&'a [u8]>,
+    /// The bytes of the whole request.
+    pub(super) size: usize,
+}
+
 /// Where votes are sent.
 pub(super) const VOTE_PATH: &str = "/api/v1/vote";
 
@@ -41,6 +54,9 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut headers = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_HEADERS];
     let mut request = Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
+        Ok(Status::Complete(head)) if request.method == Some("GET") => {
+            read(&request, head).map_or(Parsed::Other, Parsed::Read)
+        }
         Ok(Status::Complete(head)) => vote(&request, head, bytes).unwrap_or(Parsed::Other),
         Ok(Status::Partial) if bytes.len() < HEAD_LIMIT => Parsed::Partial,
         // Whoever reads it next knows how to refuse it.
@@ -87,6 +103,35 @@ fn vote<'a>(request: &Request<'_, 'a>, head: usize, bytes: &'a [u8]) -> Option<P
     }
 }
 
+/// The read in a request, unless it is none of results or not written in the usual way.
+fn read<'a>(request: &Request<'_, 'a>, head: usize) -> Option<ReadRequest<'a>> {
+    let target = request.path.filter(|target| is_of_results(target) && request.version == Some(1))?;
+    let mut read = ReadRequest { target, size: head, ..ReadRequest::default() };
+    for Header { name, value } in request.headers.iter() {
+        let slot = if name.eq_ignore_ascii_case("if-none-match") {
+            &mut read.if_none_match
+        } else if name.eq_ignore_ascii_case("accept-encoding") {
+            &mut read.accept_encoding
+        } else if is_unusual(name, value) || name.eq_ignore_ascii_case("content-length") {
+            return None;
+        } else {
+            continue;
+        };
+        if slot.replace(*value).is_some() {
+            return None;
+        }
+    }
+    Some(read)
+}
+
+/// Whether what is asked for is the same for everyone until the next publication: a page of results, or their JSON.
+fn is_of_results(target: &str) -> bool {
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    path == "/"
+        || path == "/api/v1/results"
+        || path.strip_prefix("/contests/").is_some_and(|contest| !contest.contains('/'))
+}
+
 /// Whether a header asks for something that a lane does not do.
 fn is_unusual(name: &str, value: &[u8]) -> bool {
     ["transfer-encoding", "expect", "upgrade"].iter().any(|n| name.eq_ignore_ascii_case(n))
@@ -112,6 +157,41 @@ mod tests {
         assert_eq!((vote.body, vote.size), (&b"{ }"[..], text.len() - 3));
         for cut in 0..vote.size {
             assert_eq!(parse(&text.as_bytes()[..cut]), Parsed::Partial, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_read_of_results_is_read_whole() {
+        for target in ["/", "/api/v1/results?contest=a", "/contests/a?unit=b"] {
+            let text = request(
+                &format!("GET {target} HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"e\"\r\nAccept-Encoding: gzip"),
+                "GET",
+            );
+            let read = ReadRequest {
+                target,
+                if_none_match: Some(b"\"e\""),
+                accept_encoding: Some(b"gzip"),
+                size: text.len() - 3,
+            };
+            assert_eq!(parse(text.as_bytes()), Parsed::Read(read));
+        }
+    }
+
+    #[test]
+    fn other_reads_are_left_to_others() {
+        let rows = [
+            "GET /contests/a/vote HTTP/1.1\r\nHost: a",
+            "GET /api/v1/election HTTP/1.1\r\nHost: a",
+            "GET /api/v1/events?contest=a HTTP/1.1\r\nHost: a",
+            "GET / HTTP/1.0\r\nHost: a",
+            "GET / HTTP/1.1\r\nConnection: close",
+            "GET / HTTP/1.1\r\nContent-Length: 1",
+            "GET / HTTP/1.1\r\nIf-None-Match: a\r\nIf-None-Match: b",
+            "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket",
+            "HEAD / HTTP/1.1\r\nHost: a",
+        ];
+        for head in rows {
+            assert_eq!(parse(request(head, "").as_bytes()), Parsed::Other, "{head}");
         }
     }
 

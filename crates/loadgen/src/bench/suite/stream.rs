@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::canvass::Credentials;
 use super::crowd::{Crowd, Form};
 use super::http::ask;
 use super::night::{FOLLOW, Night};
@@ -64,12 +65,13 @@ impl Suite {
         if !Path::new(MODULE).is_file() {
             return Err(Fault("nginx has no nchan; install Debian's package libnginx-mod-nchan".to_owned()));
         }
-        let payload = self.payload()?;
+        let credentials = self.credentials()?;
+        let payload = self.payload(&credentials)?;
         let mut trials: Vec<Vec<Trial>> = LEGS.iter().map(|_| Vec::new()).collect();
         for _ in 0..options.rounds {
             for ((name, by, form), trials) in LEGS.iter().zip(&mut trials) {
                 let trial = match by {
-                    By::Canvass => self.by_canvass(*form, options),
+                    By::Canvass => self.by_canvass(*form, options, &credentials),
                     By::Nchan => self.by_nchan(*form, options, &payload),
                 };
                 trials.push(trial.map_err(|fault| Fault(format!("{name}: {fault}")))?);
@@ -79,9 +81,8 @@ impl Suite {
     }
 
     /// One change as it goes to those who follow.
-    fn payload(&self) -> Result<Vec<u8>, Fault> {
-        let credentials = self.credentials()?;
-        let mut night = Night::begin(self, &credentials, "payload")?;
+    fn payload(&self, credentials: &Credentials) -> Result<Vec<u8>, Fault> {
+        let mut night = Night::begin(self, credentials, "payload")?;
         let mut crowd = Crowd::connect(night.server.address, (Form::WebSocket, &websocket()), 1, GREETINGS)?;
         night.report(DISTRICTS)?;
         crowd.reach(1)?;
@@ -89,9 +90,8 @@ impl Suite {
         Ok(crowd.last)
     }
 
-    fn by_canvass(&self, form: Form, options: &Options) -> Result<Trial, Fault> {
-        let credentials = self.credentials()?;
-        let mut night = Night::begin(self, &credentials, "stream")?;
+    fn by_canvass(&self, form: Form, options: &Options, credentials: &Credentials) -> Result<Trial, Fault> {
+        let mut night = Night::begin(self, credentials, "stream")?;
         let path = match form {
             Form::WebSocket => websocket(),
             Form::Events => format!("/api/v1/events{FOLLOW}"),
