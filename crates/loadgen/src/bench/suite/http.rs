@@ -72,7 +72,7 @@ pub(crate) fn first(bytes: &[u8]) -> Result<Option<Answer<'_>>, Fault> {
     Ok(Some(Answer { status: response.code.unwrap_or(0), body, length }))
 }
 
-/// Sends one request, and returns the body of its answer, which must be 200.
+/// Sends one request, and returns the body of its answer, which must be a success.
 pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut socket = TcpStream::connect(address)?;
     socket.write_all(request)?;
@@ -81,7 +81,7 @@ pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Fault>
         let read = socket.read(&mut buffer)?;
         bytes.extend_from_slice(&buffer[..read]);
         if let Some(answer) = first(&bytes)? {
-            if answer.status == 200 {
+            if (200..300).contains(&answer.status) {
                 return Ok(answer.body.to_vec());
             }
             return Err(Fault(format!("{}: {}", answer.status, String::from_utf8_lossy(answer.body))));
