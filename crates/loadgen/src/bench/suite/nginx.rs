@@ -3,11 +3,15 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::peers::{found, free_address, wait_for};
 use super::{Fault, SERVER_CORE, Suite, stage};
+
+/// A worker must be there within this.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One that runs.
 pub(crate) struct Nginx {
@@ -54,9 +58,7 @@ impl Suite {
             let said = fs::read_to_string(folder.join("errors")).unwrap_or_default();
             Fault(format!("{fault}: {}", said.lines().last().unwrap_or_default()))
         })?;
-        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
-        let worker = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
-        let worker = worker.ok_or_else(|| Fault("nginx has no worker".to_owned()))?;
+        let worker = worker_of(master)?;
         Ok(Nginx { address, master, worker, folder })
     }
 
@@ -66,4 +68,17 @@ impl Suite {
         fs::remove_dir_all(&nginx.folder)?;
         Ok(())
     }
+}
+
+/// The process that serves: the master listens a moment before there is one.
+fn worker_of(master: u32) -> Result<u32, Fault> {
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE {
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
+        if let Some(worker) = children.split_whitespace().next().and_then(|pid| pid.parse().ok()) {
+            return Ok(worker);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(Fault("nginx has no worker".to_owned()))
 }

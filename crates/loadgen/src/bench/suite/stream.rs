@@ -137,7 +137,7 @@ impl Followed {
     fn trial(
         &self,
         options: &Options,
-        mut publish: impl FnMut() -> Result<(), Fault>,
+        mut publish: impl FnMut() -> Result<(), Fault> + Send,
     ) -> Result<Trial, Fault> {
         let empty = stage::memory(self.pid)?;
         let mut crowd =
@@ -151,8 +151,13 @@ impl Followed {
         let mut spreads = Vec::new();
         for number in 1..=options.seconds {
             let next = Instant::now() + TICK;
-            publish()?;
-            let (first, last) = crowd.reach(number + 1)?;
+            // Who publishes waits for its answer: clients must be heard in the meantime.
+            let (first, last) = std::thread::scope(|scope| {
+                let published = scope.spawn(&mut publish);
+                let reached = crowd.reach(number + 1)?;
+                published.join().map_err(|_| Fault("the publisher failed".to_owned()))??;
+                Ok::<_, Fault>(reached)
+            })?;
             spreads.push(micros(last - first));
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
