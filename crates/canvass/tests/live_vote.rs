@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use canvass_loadgen::bench::{ingest, stream};
 use serde_json::Value;
-use support::{Server, eventually, get, raw, run, soak};
+use support::{Server, eventually, get, log_key, raw, run, soak, verified};
 
 const ELECTION: &str = r#"
 id = "final"
@@ -79,9 +79,13 @@ async fn confirmed_votes_are_counted_exactly_once_across_three_kills() {
     assert_eq!(report.differences, Vec::<String>::new());
     let server = Arc::into_inner(server).unwrap().into_inner().unwrap();
     assert_eq!(ballots(&server.address), voters);
+    // A stranger, with nothing but the key, finds every record in the log and counts the same.
+    let data = folder.path().join("data");
+    let verified = verified(&server.url(), &log_key(&data), &[]);
+    eprintln!("{verified}");
+    assert_eq!(verified["voters"], voters);
     server.stop();
     // The log alone, without any snapshot, gives the same count.
-    let data = folder.path().join("data");
     let from_log = run(&["digest", "--data", data.to_str().unwrap()]);
     let server = Server::start(&data, &[]);
     assert_eq!(ballots(&server.address), voters);

@@ -18,7 +18,7 @@ use canvass_protocol::{definition, time};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use support::{Server, add_key, eventually, get, run};
+use support::{Server, add_key, eventually, get, log_key, run, verified};
 
 fn feed() -> Feed {
     let folder = std::env::var_os("CANVASS_TEST_DATA")
@@ -114,6 +114,18 @@ fn past_is_shown_again(feed: &Feed, address: &str) {
     }
 }
 
+/// Checks all that the server publishes, with nothing but the key, and once more without the server.
+fn verified_by_a_stranger(feed: &Feed, server: &Server, folder: &Path) {
+    let (key, kept) = (log_key(&folder.join("data")), folder.join("kept"));
+    let kept = kept.to_str().unwrap();
+    for report in [verified(&server.url(), &key, &["--keep", kept]), verified(kept, &key, &[])] {
+        // One contest, which has a document in each unit.
+        assert_eq!(report["documents"], feed.definition.units.len());
+        assert_eq!(report["corrections"], falls(feed).len());
+        assert_eq!(report["outcomes"]["held"], 0);
+    }
+}
+
 fn digest(data: &Path) -> String {
     run(&["digest", "--data", data.to_str().unwrap()])
 }
@@ -133,6 +145,7 @@ async fn every_snapshot_of_the_night_equals_the_states_own_row() {
     assert_eq!(whole["held"], 0, "the clean night holds nothing");
     corrections_are_public(&feed, &server.address);
     past_is_shown_again(&feed, &server.address);
+    verified_by_a_stranger(&feed, &server, folder.path());
     let address = server.address.clone();
     server.stop();
     // A second night in one go, killed at random moments, has the same digest.
@@ -147,6 +160,7 @@ async fn every_snapshot_of_the_night_equals_the_states_own_row() {
     shows_exactly(&feed, feed.snapshots.last().unwrap(), &server.address);
     corrections_are_public(&feed, &server.address);
     past_is_shown_again(&feed, &server.address);
+    verified_by_a_stranger(&feed, &server, second.path());
     server.stop();
     assert_eq!(digest(&second.path().join("data")), undisturbed, "seed {seed}");
     // Started from its snapshots, it shows the same past.

@@ -10,7 +10,7 @@ use axum::routing::get;
 use canvass_election::ids::PartitionId;
 use canvass_engine::Audit;
 use canvass_protocol::problem::Code;
-use canvass_tlog::{SignedCheckpoint, TilePath};
+use canvass_tlog::{BATCH_ENDS, SignedCheckpoint, TilePath};
 use serde_json::json;
 
 use crate::App;
@@ -28,6 +28,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/tile/{*path}", get(get_tile))
         .route("/log/{topic}/{index}/checkpoint", get(get_partition_checkpoint))
         .route("/log/{topic}/{index}/tile/{*path}", get(get_partition_tile))
+        .route("/log/{topic}/{index}/batches/{slice}", get(get_batches))
         .route("/log/{topic}/{index}/record/{sha256}", get(get_long_record))
 }
 
@@ -90,6 +91,20 @@ async fn get_partition_tile(
         (Some(_), None) => None,
     };
     immutable(bytes)
+}
+
+/// `GET /log/votes/0/batches/…`: where batches end. The last slice grows.
+async fn get_batches(
+    State(app): State<Arc<App>>,
+    Path((topic, index, slice)): Path<(String, String, String)>,
+) -> Answer {
+    let number: u64 = slice.parse().map_err(|_| Code::NotFound)?;
+    let tiles = audit(&app)?.tiles(partition(&topic, &index)?).ok_or(Code::NotFound)?;
+    let bytes = tiles.batch_ends(number).map_err(internal)?.filter(|_| number.to_string() == slice);
+    let bytes = bytes.ok_or(Code::NotFound)?;
+    let whole = bytes.len() as u64 == 8 * BATCH_ENDS;
+    let caching = if whole { IMMUTABLE } else { NO_CACHE };
+    Ok(([(header::CONTENT_TYPE, BYTES), (header::CACHE_CONTROL, caching)], bytes).into_response())
 }
 
 /// `GET /log/returns/0/record/…`

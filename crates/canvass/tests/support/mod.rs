@@ -129,6 +129,19 @@ fn launch(data: &Path, listen: &str, options: &[String]) -> (Child, String) {
     (child, address)
 }
 
+/// The log's key, as its operator would make it known.
+pub(crate) fn log_key(data: &Path) -> String {
+    run(&["key", "log", "--data", data.to_str().unwrap()]).trim().to_owned()
+}
+
+/// Verifies a server or a folder with the pinned key, and returns the report; everything must be as published.
+pub(crate) fn verified(target: &str, key: &str, more: &[&str]) -> Value {
+    let said = run(&[&["verify", target, "--key", key], more].concat());
+    let report: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
+    assert_eq!(report["differences"], Value::Array(Vec::new()));
+    report
+}
+
 /// Makes a key in the data folder.
 pub(crate) fn add_key(data: &Path, name: &str, roles: &[&str]) -> String {
     let mut args = vec!["key", "add", "--data", data.to_str().unwrap(), "--name", name];
