@@ -9,10 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use canvass_election::ids::RecordId;
 use canvass_loadgen::Client;
 use canvass_loadgen::bench::ingest;
 use canvass_loadgen::client::Request;
-use canvass_tlog::{Bundle, Entry, Hash, PublicKey, SignedCheckpoint, TilePath, leaf_hash};
+use canvass_tlog::receipt::verify_receipt;
+use canvass_tlog::{
+    Bundle, Entry, Hash, Proof, PublicKey, SignedCheckpoint, TilePath, leaf_hash, verify_published,
+};
+use serde_json::{Value, json};
 use support::{Server, eventually, run};
 
 /// A poll whose definition is too long for an entry bundle.
@@ -161,6 +166,51 @@ async fn what_is_published_is_the_log() {
         assert_eq!(reader.bytes(wrong).await, None, "{wrong}");
     }
     server.stop();
+}
+
+/// A receipt is verified with the record's bytes, which the log has; the proof a second later leads on from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_are_promises_that_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = start(folder.path());
+    let reader = Reader { client: server.client(), key: pinned(folder.path()) };
+    let vote = |voter: u64| {
+        let body = json!({"contest": "song", "selections": ["x"], "voter": format!("v{voter}")});
+        support::post(&server.address, "/api/v1/vote", None, Some("k"), &body)
+    };
+    let first: Vec<Value> = (0..20).map(|voter| vote(voter).json()).collect();
+    // Just after a checkpoint, none has the next record for a while.
+    let early = (20..60).find_map(|voter| {
+        let record = vote(voter).json()["receipt"]["record"].as_str().unwrap().to_owned();
+        let path = format!("/api/v1/receipts/{record}/proof");
+        Some(support::raw(&server.address, "GET", &path, &[], b"")).filter(|answer| answer.status == 404)
+    });
+    let early = early.expect("a record is not published before it is confirmed");
+    assert_eq!((early.code().as_str(), early.header("retry-after")), ("not-published", Some("1")));
+    let address = server.address.clone();
+    server.restart();
+    for (voter, said) in (0..).zip(&first) {
+        let body = json!({"contest": "song", "selections": ["x"], "voter": format!("v{voter}")});
+        let again = support::post(&address, "/api/v1/vote", None, Some("k"), &body);
+        assert_eq!((again.status, &again.json()), (200, said), "a retry gets the same bytes");
+        let record: RecordId = said["receipt"]["record"].as_str().unwrap().parse().unwrap();
+        let proof = eventually("a checkpoint that has the record", || {
+            let path = format!("/api/v1/receipts/{record}/proof");
+            Some(support::raw(&address, "GET", &path, &[], b"")).filter(|answer| answer.status == 200)
+        });
+        let proof: Proof = proof.body.parse().unwrap();
+        let inner: Proof = String::from_utf8(proof.extra.clone().unwrap()).unwrap().parse().unwrap();
+        let partition = record.partition.to_string();
+        let size = reader.checkpoint(Some(&partition)).await.unwrap().size();
+        let entries = reader.entries(Some(&partition), size).await;
+        let entry = &entries[usize::try_from(inner.index).unwrap()];
+        let shown = verify_published(entry, &proof, &reader.key).unwrap();
+        assert_eq!(shown.partition.origin(), format!("{}/{partition}", reader.key.name()));
+        let promise: Proof = said["receipt"]["promise"].as_str().unwrap().parse().unwrap();
+        let key = reader.key.named(&format!("{}/{partition}", reader.key.name())).unwrap();
+        let promised = verify_receipt(entry, &promise, &key).unwrap();
+        assert_eq!((promised.batch, promised.position), (record.offset.0, record.position.into()));
+    }
 }
 
 /// Every checkpoint that a client saw must be a beginning of the log after three kills in the middle of a load.

@@ -4,22 +4,25 @@
 //! that takes votes waits for it.
 
 mod publisher;
+pub(crate) mod receipts;
 mod records;
 mod trees;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use canvass_election::ids::{Offset, PartitionId, RecordId};
 use canvass_log::{Entry, Log, ReadError};
+use canvass_tlog::receipt::BatchReceipts;
 use canvass_tlog::{MetaTiles, OpenError, Proof, PublicKey, SecretKey, SignedCheckpoint, TilePath, Tiles};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
+use receipts::Recent;
 use records::LongRecords;
 use trees::Trees;
 
@@ -75,6 +78,7 @@ pub struct Audit {
     views: RwLock<Arc<Views>>,
     read: Reading,
     long: BTreeMap<PartitionId, tokio::sync::Mutex<LongRecords>>,
+    recent: Mutex<Recent>,
 }
 
 /// The trees' published parts. Others take their place when files had to be opened again.
@@ -102,6 +106,7 @@ impl Audit {
             views: RwLock::new(Arc::new(trees.views())),
             read: Box::new(move |partition, from| reader.read(partition, from).boxed()),
             long,
+            recent: Mutex::default(),
         };
         let audit = Arc::new(audit);
         let log = Arc::clone(log);
@@ -171,6 +176,23 @@ impl Audit {
         records::of(&entry, position)
     }
 
+    /// The receipts of a batch that is in the log: the same bytes that its senders got.
+    pub async fn receipts(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<Arc<BatchReceipts>, String> {
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(receipts) = recent().get(partition, offset) {
+            return Ok(receipts);
+        }
+        let entry = (self.read)(partition, offset).next().await.ok_or("the log has no such batch")?;
+        let receipts = receipts::sign(&entry.map_err(text)?, &partition_key(&self.secret, partition));
+        let receipts = Arc::new(receipts.map_err(text)?);
+        recent().put(partition, offset, Arc::clone(&receipts));
+        Ok(receipts)
+    }
+
     /// The proof that leads from a record to the last checkpoint of the log as a whole; none as long as no
     /// checkpoint has the record.
     pub fn proof(&self, record: RecordId) -> io::Result<Option<Proof>> {
@@ -192,6 +214,12 @@ impl Audit {
 /// The name of a partition's log.
 fn log_name(name: &str, partition: PartitionId) -> String {
     format!("{name}/{partition}")
+}
+
+/// The key under the name of a partition's log.
+pub(crate) fn partition_key(key: &SecretKey, partition: PartitionId) -> SecretKey {
+    // A valid name with a slash and a word behind it is a valid name.
+    key.named(&log_name(key.name(), partition)).expect("the key has a name")
 }
 
 fn text(error: impl ToString) -> String {

@@ -8,6 +8,7 @@ use canvass_election::Outcome;
 use canvass_election::ids::{PartitionId, RecordId, Timestamp};
 use canvass_log::{AppendError, Batch, Log};
 use canvass_protocol::record::{BatchBuilder, Drafts};
+use canvass_tlog::receipt::BatchReceipts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
@@ -46,8 +47,18 @@ pub enum IngestError {
     Stopping,
 }
 
-/// What became of a submission: one verdict for each of its drafts, in their order.
-pub type Answer = Result<Vec<Verdict>, IngestError>;
+/// What became of a submission.
+pub type Answer = Result<Judged, IngestError>;
+
+/// One verdict for each draft of a submission, in their order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// The verdicts.
+    pub verdicts: Vec<Verdict>,
+    /// Receipts for all records of the batch, where the log is published. Those whose outcome is a duplicate are in
+    /// the log as well, but it is the first one's receipt that is theirs.
+    pub receipts: Option<Arc<BatchReceipts>>,
+}
 
 /// Tells whoever submitted, exactly once: dropped untold, it says that the engine stops.
 struct Reply(Option<Box<dyn FnOnce(Answer) + Send>>);
@@ -191,7 +202,7 @@ impl Waiting {
     }
 
     /// Answers everybody who waits for the batch with this tag.
-    pub(crate) fn answer(&self, tag: u64, verdicts: Vec<Verdict>) {
+    pub(crate) fn answer(&self, tag: u64, verdicts: Vec<Verdict>, receipts: Option<&Arc<BatchReceipts>>) {
         let Some(waiters) = self.take(tag) else { return };
         let mut verdicts = verdicts.into_iter();
         for waiter in waiters {
@@ -202,7 +213,7 @@ impl Waiting {
             } else {
                 verdicts.by_ref().take(records).collect()
             };
-            waiter.reply.send(Ok(own));
+            waiter.reply.send(Ok(Judged { verdicts: own, receipts: receipts.cloned() }));
         }
     }
 

@@ -37,7 +37,7 @@ pub use audit::{Audit, AuditError, AuditOptions};
 pub use board::{Published, PublishedContest};
 pub use clock::Clock;
 pub use history::{At, Change, ChangeKind, TimelinePoint, changes_of};
-pub use ingest::{Answer, Ingest, IngestError, Verdict};
+pub use ingest::{Answer, Ingest, IngestError, Judged, Verdict};
 pub use partition::Progress;
 pub use secret::{Secret, votes_partition};
 pub use start::{Options, StartError, stored_definition};

@@ -13,10 +13,12 @@ use canvass_election::tally::{CellValue, ContestState, Partial};
 use canvass_election::{Record, Tally};
 use canvass_log::{Entry, Log, ReadError};
 use canvass_protocol::record::{BatchReader, DecodeError};
+use canvass_tlog::SecretKey;
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::audit::receipts;
 use crate::history::{PartitionHistory, changes_of, step_of};
 use crate::ingest::{Verdict, Waiting};
 use crate::snapshot::{self, Snapshot};
@@ -165,8 +167,8 @@ impl Partition {
         pending.contests.extend(partial.contests);
     }
 
-    /// Folds one batch. Verdicts are worked out only for a batch that somebody waits for.
-    fn fold(&self, entry: &Entry, waiting: &Waiting) -> Result<(), String> {
+    /// Folds one batch. Verdicts and receipts are worked out only for a batch that somebody waits for.
+    fn fold(&self, entry: &Entry, waiting: &Waiting, key: Option<&SecretKey>) -> Result<(), String> {
         let undecodable = |e| format!("{}, batch {}: {e}", entry.partition, entry.offset);
         let reader = BatchReader::new(&entry.batch.bytes).map_err(undecodable)?;
         let tag = reader.tag;
@@ -189,7 +191,8 @@ impl Partition {
         self.records.fetch_add(u64::from(entry.batch.count), Ordering::Relaxed);
         self.end.send_replace(entry.offset.next());
         if let Some(verdicts) = verdicts {
-            waiting.answer(tag, verdicts);
+            let receipts = key.map(|key| receipts::sign(entry, key).map(Arc::new));
+            waiting.answer(tag, verdicts, receipts.transpose().map_err(undecodable)?.as_ref());
         }
         Ok(())
     }
@@ -230,13 +233,14 @@ impl Partition {
         }
     }
 
-    /// Reads and folds. Told to stop, it folds what the log holds by then and writes a snapshot; a `stop` that is
+    /// Reads and folds; `key` signs receipts. Told to stop, it folds what the log holds by then and writes a snapshot; a `stop` that is
     /// gone ends it at once. A log that cannot be read or decoded is an error for good.
     pub(crate) async fn run<L: Log>(
         self: Arc<Self>,
         log: Arc<L>,
         waiting: Arc<Waiting>,
         snapshots: Option<Arc<Snapshots>>,
+        key: Option<SecretKey>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let mut entries = pin!(log.read(self.id, *self.end.borrow()));
@@ -257,7 +261,7 @@ impl Partition {
                 entry = entries.next() => entry,
             };
             match entry {
-                Some(Ok(entry)) => self.fold(&entry, &waiting)?,
+                Some(Ok(entry)) => self.fold(&entry, &waiting, key.as_ref())?,
                 Some(Err(ReadError::Io(error))) if failures < READ_RETRIES => {
                     tracing::warn!(partition = %self.id, %error, "the log cannot be read; trying again");
                     failures += 1;

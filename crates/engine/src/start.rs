@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::audit::{Audit, AuditError, AuditOptions};
+use crate::audit::{Audit, AuditError, AuditOptions, partition_key};
 use crate::board::Board;
 use crate::clock::{Clock, system_time};
 use crate::ingest::{Ingest, Waiting};
@@ -182,10 +182,12 @@ impl Engine {
         let tasks = Tasks { waiting: Arc::clone(&waiting), fail };
         let snapshots = in_folder("snapshots").map(Snapshots::new);
         let partitions = load(&*log, &definition, snapshots.as_ref(), &past).await?;
+        let audit = in_folder("proof").zip(options.audit);
         let mut folding = Vec::new();
         for partition in partitions.values() {
             let (log, waiting) = (Arc::clone(&log), Arc::clone(&waiting));
-            let run = Arc::clone(partition).run(log, waiting, snapshots.clone(), stopped.clone());
+            let key = audit.as_ref().map(|(_, audit)| partition_key(&audit.key, partition.id));
+            let run = Arc::clone(partition).run(log, waiting, snapshots.clone(), key, stopped.clone());
             folding.push(tasks.spawn(run));
         }
         recovered(&partitions, &ends, failed.clone()).await.map_err(StartError::Decode)?;
@@ -194,7 +196,7 @@ impl Engine {
         let board = Arc::new(board);
         folding.push(tasks.spawn(Arc::clone(&board).run(options.tick, stopped.clone()).map(Ok)));
         let ids: Vec<_> = definition.partition_ids().collect();
-        let audit = match in_folder("proof").zip(options.audit) {
+        let audit = match audit {
             Some((folder, options)) => {
                 let (audit, publisher) =
                     Audit::open(&log, folder, options, ids.clone(), stopped.clone()).await?;

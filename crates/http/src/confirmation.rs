@@ -2,6 +2,7 @@
 
 use canvass_election::ids::{RecordId, Timestamp, Topic};
 use canvass_protocol::time;
+use canvass_tlog::receipt::BatchReceipts;
 
 /// Writes confirmations. The records of a batch have one time, so the text of the last one is kept.
 pub(crate) struct Confirmation {
@@ -15,7 +16,13 @@ impl Confirmation {
     }
 
     /// Writes the members of an `Accepted` that is counted, without the braces around them.
-    pub(crate) fn write(&mut self, record: RecordId, time: Timestamp, out: &mut Vec<u8>) {
+    pub(crate) fn write(
+        &mut self,
+        record: RecordId,
+        time: Timestamp,
+        receipts: Option<&BatchReceipts>,
+        out: &mut Vec<u8>,
+    ) {
         if self.time != time {
             (self.time, self.text) = (time, time::format(time));
         }
@@ -31,6 +38,10 @@ impl Confirmation {
         }
         out.extend_from_slice(br#"","time":""#);
         out.extend_from_slice(self.text.as_bytes());
+        if let Some(receipts) = receipts {
+            out.extend_from_slice(br#"","promise":""#);
+            receipts.write_json(record.position, out);
+        }
         out.extend_from_slice(br#""},"outcome":"counted""#);
     }
 }
@@ -39,20 +50,29 @@ impl Confirmation {
 mod tests {
     use canvass_election::ids::{Offset, PartitionId};
     use canvass_protocol::api::{Accepted, Receipt};
+    use canvass_tlog::{SecretKey, record_hash};
 
     use super::*;
 
     #[test]
     fn it_is_what_an_accepted_vote_serialises_to() {
         let mut confirmation = Confirmation::new();
-        for millis in [0, 1_604_452_819_239, 1_604_452_819_239, 5] {
+        let key = SecretKey::generate("count.example/votes/3").unwrap();
+        let receipts = BatchReceipts::sign(&key, 9, 5, vec![record_hash(b"a"); 30]);
+        for (millis, receipts) in
+            [(0, None), (1_604_452_819_239, Some(&receipts)), (1_604_452_819_239, None), (5, Some(&receipts))]
+        {
             let record = RecordId { partition: PartitionId::votes(3), offset: Offset(millis), position: 17 };
             let time = Timestamp(millis);
             let mut written = vec![b'{'];
-            confirmation.write(record, time, &mut written);
+            confirmation.write(record, time, receipts, &mut written);
             written.push(b'}');
-            let accepted =
-                Accepted { receipt: Receipt { record, time }, outcome: "counted".into(), held_because: None };
+            let promise = receipts.and_then(|receipts| receipts.text(17));
+            let accepted = Accepted {
+                receipt: Receipt { record, time, promise },
+                outcome: "counted".into(),
+                held_because: None,
+            };
             assert_eq!(String::from_utf8(written).unwrap(), serde_json::to_string(&accepted).unwrap());
         }
     }

@@ -14,7 +14,7 @@ use canvass_election::event::{
 };
 use canvass_election::ids::{ContestId, PartitionId, RecordId, RequestId, Timestamp};
 use canvass_election::tally::{HoldReason, Outcome, Remembered};
-use canvass_engine::Verdict;
+use canvass_engine::{Judged, Verdict};
 use canvass_protocol::api::{
     self, Accepted, CallRequest, ClockRequest, CorrectionRequest, ReasonRequest, Receipt, RecountRequest,
     ReturnRequest,
@@ -29,7 +29,7 @@ use crate::auth::{self, Key, Role};
 use crate::body::{self, MediaType, check_key};
 use crate::gateway::batch_answer;
 use crate::reply::{Answer, json};
-use crate::vote::{Recorded, contest_in_body, internal, refusal_of, unrecorded};
+use crate::vote::{Receipts, Recorded, contest_in_body, internal, receipts_again, refusal_of, unrecorded};
 
 /// Longest reason, in bytes.
 const REASON_LIMIT: usize = 2_000;
@@ -60,12 +60,16 @@ async fn record(
     event: Event,
 ) -> Result<Recorded, Problem> {
     let draft = Drafts::one(request, &event);
-    let verdicts = app.engine.ingest().submit(partition, draft).await.map_err(unrecorded)?;
-    let verdict = verdicts.into_iter().next().ok_or(Code::Internal)?;
-    settle(app, &verdict, &event).await
+    let mut judged = app.engine.ingest().submit(partition, draft).await.map_err(unrecorded)?;
+    let verdict = judged.verdicts.pop().ok_or(Code::Internal)?;
+    settle(app, (&verdict, &judged.receipts), &event).await
 }
 
-async fn settle(app: &App, verdict: &Verdict, event: &Event) -> Result<Recorded, Problem> {
+async fn settle(
+    app: &App,
+    (verdict, receipts): (&Verdict, &Receipts),
+    event: &Event,
+) -> Result<Recorded, Problem> {
     let Verdict { record, time, outcome } = verdict;
     let (record, time, remembered, replayed) = match outcome {
         Outcome::Counted(_) => (*record, *time, Remembered::Counted, false),
@@ -85,8 +89,9 @@ async fn settle(app: &App, verdict: &Verdict, event: &Event) -> Result<Recorded,
         Remembered::Held(reason) => ("held", Some(held_because(&reason))),
         Remembered::Rejected(reason) => return Err(refusal_of(reason)),
     };
-    let receipt = Receipt { record, time };
-    Ok(Recorded { accepted: Accepted { receipt, outcome: outcome.into(), held_because }, replayed })
+    let receipts = if replayed { receipts_again(app, record).await? } else { receipts.clone() };
+    let receipt = Receipt { record, time, promise: None };
+    Ok(Recorded { accepted: Accepted { receipt, outcome: outcome.into(), held_because }, replayed, receipts })
 }
 
 /// A key with one of the roles, and its share of the rate.
@@ -225,11 +230,13 @@ async fn record_all(
             drafts.push(*request, event);
         }
     }
-    let mut answers: Vec<Option<Result<Verdict, Problem>>> = prepared.iter().map(|_| None).collect();
+    let mut answers: Vec<Option<Result<(Verdict, Receipts), Problem>>> =
+        prepared.iter().map(|_| None).collect();
     for (partition, (lines, drafts)) in by_partition {
         match app.engine.ingest().submit(partition, drafts).await {
-            Ok(verdicts) => {
-                lines.into_iter().zip(verdicts).for_each(|(i, verdict)| answers[i] = Some(Ok(verdict)));
+            Ok(Judged { verdicts, receipts }) => {
+                let all = lines.into_iter().zip(verdicts);
+                all.for_each(|(i, verdict)| answers[i] = Some(Ok((verdict, receipts.clone()))));
             }
             Err(error) => {
                 let problem = unrecorded(error);
@@ -241,7 +248,9 @@ async fn record_all(
     for (prepared, answer) in prepared.into_iter().zip(answers) {
         results.push(match (prepared, answer) {
             (Err(problem), _) | (_, Some(Err(problem))) => Err(problem),
-            (Ok((_, _, event)), Some(Ok(verdict))) => settle(app, &verdict, &event).await,
+            (Ok((_, _, event)), Some(Ok((verdict, receipts)))) => {
+                settle(app, (&verdict, &receipts), &event).await
+            }
             (Ok(_), None) => Err(Code::Internal.into()),
         });
     }

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use canvass_election::event::Vote;
 use canvass_election::ids::{ContestId, PartitionId};
+use canvass_engine::Judged;
 use canvass_protocol::api::{self, Accepted, VoteRequest};
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
@@ -42,15 +43,15 @@ pub(crate) async fn cast(
 async fn record(app: &App, Prepared { partition, request, vote }: Prepared) -> Result<Recorded, Problem> {
     let mut drafts = Drafts::default();
     drafts.push_vote(request, &vote);
-    let verdicts = app.engine.ingest().submit(partition, drafts).await;
-    let verdict = verdicts.map_err(unrecorded)?.pop().ok_or(Code::Internal)?;
-    settle(app, &verdict, &vote).await
+    let mut judged = app.engine.ingest().submit(partition, drafts).await.map_err(unrecorded)?;
+    let verdict = judged.verdicts.pop().ok_or(Code::Internal)?;
+    settle(app, (&verdict, &judged.receipts), &vote).await
 }
 
 impl Recorded {
     /// The answer to a single request.
     pub(crate) fn answer(&self) -> Answer {
-        json(StatusCode::from_u16(self.status()).unwrap_or_default(), &self.accepted)
+        json(StatusCode::from_u16(self.status()).unwrap_or_default(), &self.accepted())
     }
 }
 
@@ -77,7 +78,7 @@ pub(crate) async fn post_vote(
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Said<'a> {
-    Accepted(&'a Accepted),
+    Accepted(Box<Accepted>),
     Refused { problem: &'a Problem },
 }
 
@@ -86,23 +87,21 @@ pub(crate) fn batch_answer(results: &[Result<Recorded, Problem>]) -> Answer {
     let mut out = Vec::with_capacity(results.len() * 160);
     let mut confirmation = Confirmation::new();
     for (i, result) in results.iter().enumerate() {
-        let (status, said) = match result {
-            Ok(recorded) => (recorded.status(), Said::Accepted(&recorded.accepted)),
-            Err(problem) => (problem.status, Said::Refused { problem }),
-        };
+        let status = result.as_ref().map_or_else(|problem| problem.status, Recorded::status);
         // Writing to memory cannot fail.
         let _ = write!(out, r#"{{"line":{},"status":{status},"#, i + 1);
-        match said {
-            Said::Accepted(Accepted { receipt, held_because: None, .. }) => {
-                confirmation.write(receipt.record, receipt.time, &mut out);
+        let said = match result {
+            Ok(Recorded { accepted: Accepted { receipt, held_because: None, .. }, receipts, .. }) => {
+                confirmation.write(receipt.record, receipt.time, receipts.as_deref(), &mut out);
                 out.extend_from_slice(b"}\n");
+                continue;
             }
-            said => {
-                let members = serde_json::to_vec(&said).map_err(|_| Code::Internal)?;
-                out.extend_from_slice(&members[1..]);
-                out.push(b'\n');
-            }
-        }
+            Ok(recorded) => Said::Accepted(Box::new(recorded.accepted())),
+            Err(problem) => Said::Refused { problem },
+        };
+        let members = serde_json::to_vec(&said).map_err(|_| Code::Internal)?;
+        out.extend_from_slice(&members[1..]);
+        out.push(b'\n');
     }
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, PRIVATE)];
     Ok((headers, out).into_response())
@@ -145,9 +144,9 @@ pub(crate) async fn post_votes(
     });
     for (votes, answer) in futures_util::future::join_all(submissions).await {
         match answer {
-            Ok(verdicts) => {
+            Ok(Judged { verdicts, receipts }) => {
                 for ((i, vote), verdict) in votes.iter().zip(&verdicts) {
-                    results[*i] = Some(settle(&app, verdict, vote).await);
+                    results[*i] = Some(settle(&app, (verdict, &receipts), vote).await);
                 }
             }
             Err(error) => {

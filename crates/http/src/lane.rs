@@ -24,8 +24,8 @@ use bytes::Bytes;
 use canvass_election::event::Vote;
 use canvass_election::ids::PartitionId;
 use canvass_election::tally::Outcome;
-use canvass_engine::{Answer, Verdict};
-use canvass_protocol::api;
+use canvass_engine::{Answer, Judged, Verdict};
+use canvass_protocol::api::{self, Receipt};
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
 use canvass_protocol::stream::Seq;
@@ -39,7 +39,7 @@ use crate::body::{self, MediaType};
 use crate::reply::refuse;
 use crate::server::{HEAD_PATIENCE, STOP_PATIENCE, Slot};
 use crate::vote::{
-    Moment, Prepared, Recorded, is_collector, prepare_request, refusal_of, settle, unrecorded,
+    Moment, Prepared, Receipts, Recorded, is_collector, prepare_request, refusal_of, settle, unrecorded,
 };
 
 use answer::{Pen, Ready, refused};
@@ -465,9 +465,9 @@ impl Lane {
 
     fn answered(&mut self, tickets: Vec<Ticket>, answer: Answer) {
         match answer {
-            Ok(verdicts) => {
+            Ok(Judged { verdicts, receipts }) => {
                 for (ticket, verdict) in tickets.into_iter().zip(verdicts) {
-                    self.judged(ticket, verdict);
+                    self.judged(ticket, verdict, &receipts);
                 }
             }
             Err(error) => {
@@ -477,18 +477,19 @@ impl Lane {
         }
     }
 
-    fn judged(&mut self, Ticket { place, vote }: Ticket, verdict: Verdict) {
+    fn judged(&mut self, Ticket { place, vote }: Ticket, verdict: Verdict, receipts: &Receipts) {
         match verdict.outcome {
             Outcome::Counted(_) => {
                 let Verdict { record, time, .. } = verdict;
-                self.answer(place, Ready::Counted { record, time, replayed: false });
+                let receipts = receipts.clone();
+                self.answer(place, Ready::Counted { record, time, replayed: false, receipts });
             }
             Outcome::Rejected(reason) => self.refuse(place, refusal_of(reason), None),
             // Needs the log, for which a lane cannot wait.
             Outcome::Duplicate { .. } | Outcome::Held(_) => {
                 let (app, post) = (Arc::clone(&self.app), Arc::clone(&self.post));
                 self.runtime.spawn(async move {
-                    post.send(Message::Settled(place, settle(&app, &verdict, &vote).await));
+                    post.send(Message::Settled(place, settle(&app, (&verdict, &None), &vote).await));
                 });
             }
         }
@@ -496,9 +497,9 @@ impl Lane {
 
     fn settled(&mut self, place: Place, result: Result<Recorded, Problem>) {
         match result {
-            Ok(Recorded { accepted, replayed }) => {
-                let receipt = accepted.receipt;
-                self.answer(place, Ready::Counted { record: receipt.record, time: receipt.time, replayed });
+            Ok(Recorded { accepted, replayed, receipts }) => {
+                let Receipt { record, time, .. } = accepted.receipt;
+                self.answer(place, Ready::Counted { record, time, replayed, receipts });
             }
             Err(problem) => self.refuse(place, problem, None),
         }

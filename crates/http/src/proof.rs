@@ -19,6 +19,7 @@ use crate::vote::internal;
 
 /// For what must be the newest each time.
 const NO_CACHE: &str = "no-cache";
+const TEXT: &str = "text/plain; charset=utf-8";
 const BYTES: &str = "application/octet-stream";
 
 /// The log as a whole at the root of the server, and each partition's under a prefix of its own.
@@ -48,7 +49,7 @@ fn tile_path(path: &str) -> Result<TilePath, Code> {
 
 fn checkpoint(checkpoint: Option<SignedCheckpoint>) -> Answer {
     let checkpoint = checkpoint.ok_or(Code::NotFound)?;
-    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, NO_CACHE)];
+    let headers = [(header::CONTENT_TYPE, TEXT), (header::CACHE_CONTROL, NO_CACHE)];
     Ok((headers, checkpoint.note().to_owned()).into_response())
 }
 
@@ -115,6 +116,17 @@ async fn get_long_record(
     let hash = crate::auth::unhex(&sha256).ok_or(Code::NotFound)?;
     let record = audit(&app)?.long_record(partition(&topic, &index)?, hash).await;
     immutable(record.map_err(internal)?)
+}
+
+/// `GET /api/v1/receipts/{record}/proof`: what a receipt promises, kept.
+pub(crate) async fn get_record_proof(State(app): State<Arc<App>>, Path(record): Path<String>) -> Answer {
+    let record = record.parse().map_err(|_| Code::UnknownRecord)?;
+    let Some(proof) = audit(&app)?.proof(record).map_err(internal)? else {
+        app.engine.record(record).await.map_err(internal)?.ok_or(Code::UnknownRecord)?;
+        return Err(Code::NotPublished.into());
+    };
+    let headers = [(header::CONTENT_TYPE, TEXT), (header::CACHE_CONTROL, NO_CACHE)];
+    Ok((headers, proof.to_string()).into_response())
 }
 
 /// `GET /api/v1/proof`

@@ -151,6 +151,7 @@ pub(crate) fn refuse(mut problem: Problem, path: &str, traceparent: Option<&[u8]
         vec![(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, PRIVATE)];
     match problem.status {
         429 | 503 => headers.push((header::RETRY_AFTER, RETRY_AFTER)),
+        404 if problem.code == Code::NotPublished => headers.push((header::RETRY_AFTER, RETRY_AFTER)),
         401 => headers.push((header::WWW_AUTHENTICATE, "Bearer")),
         _ => {}
     }

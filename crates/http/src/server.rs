@@ -44,6 +44,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/election", get(reads::get_election))
         .route("/api/v1/results", get(reads::get_results))
         .route("/api/v1/proof", get(proof::get_proof))
+        .route("/api/v1/receipts/{record}/proof", get(proof::get_record_proof))
         .route("/api/v1/snapshots/{number}", get(reads::get_snapshot))
         .route("/api/v1/contests/{id}/timeline", get(reads::get_timeline))
         .route("/api/v1/corrections", get(reads::get_corrections))

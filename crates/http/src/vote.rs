@@ -10,6 +10,7 @@ use canvass_election::tally::{Outcome, Reason};
 use canvass_engine::{IngestError, Published, Verdict};
 use canvass_protocol::api::{Accepted, Receipt, VoteRequest};
 use canvass_protocol::problem::{Code, Problem};
+use canvass_tlog::receipt::BatchReceipts;
 
 use crate::App;
 use crate::auth::{KEY_PREFIX, Role};
@@ -32,11 +33,24 @@ pub(crate) enum Voter<'a> {
 pub(crate) struct Recorded {
     pub(crate) accepted: Accepted,
     pub(crate) replayed: bool,
+    /// Those of its batch, of which it has one.
+    pub(crate) receipts: Receipts,
 }
+
+/// The receipts of a batch, where the log is published.
+pub(crate) type Receipts = Option<Arc<BatchReceipts>>;
 
 impl Recorded {
     pub(crate) fn status(&self) -> u16 {
         if self.replayed { 200 } else { 201 }
+    }
+
+    /// What is said of it, with its receipt whole.
+    pub(crate) fn accepted(&self) -> Accepted {
+        let mut accepted = self.accepted.clone();
+        let position = accepted.receipt.record.position;
+        accepted.receipt.promise = self.receipts.as_ref().and_then(|receipts| receipts.text(position));
+        accepted
     }
 }
 
@@ -193,16 +207,22 @@ fn choices<'a>(
 
 /// Turns the fold's verdict into an answer. A duplicate is compared with the record that counts, which is read from
 /// the log.
-pub(crate) async fn settle(app: &App, verdict: &Verdict, vote: &Vote) -> Result<Recorded, Problem> {
+pub(crate) async fn settle(
+    app: &App,
+    (verdict, receipts): (&Verdict, &Receipts),
+    vote: &Vote,
+) -> Result<Recorded, Problem> {
     match &verdict.outcome {
         Outcome::Counted(_) => {
-            Ok(Recorded { accepted: counted(verdict.record, verdict.time), replayed: false })
+            let accepted = counted(verdict.record, verdict.time);
+            Ok(Recorded { accepted, replayed: false, receipts: receipts.clone() })
         }
         Outcome::Duplicate { first } => {
             let record = app.engine.record(*first).await.map_err(internal)?.ok_or(Code::Internal)?;
             match &record.event {
                 Event::VoteCast(before) if before == vote => {
-                    Ok(Recorded { accepted: counted(record.id, record.time), replayed: true })
+                    let receipts = receipts_again(app, record.id).await?;
+                    Ok(Recorded { accepted: counted(record.id, record.time), replayed: true, receipts })
                 }
                 _ => Err(Problem::new(Code::KeyReused).record(first)),
             }
@@ -212,8 +232,18 @@ pub(crate) async fn settle(app: &App, verdict: &Verdict, vote: &Vote) -> Result<
     }
 }
 
+/// The receipts of a record that was in the log before.
+pub(crate) async fn receipts_again(app: &App, record: RecordId) -> Result<Receipts, Problem> {
+    let Some(audit) = app.engine.audit() else { return Ok(None) };
+    audit.receipts(record.partition, record.offset).await.map(Some).map_err(internal)
+}
+
 fn counted(record: RecordId, time: Timestamp) -> Accepted {
-    Accepted { receipt: Receipt { record, time }, outcome: "counted".into(), held_because: None }
+    Accepted {
+        receipt: Receipt { record, time, promise: None },
+        outcome: "counted".into(),
+        held_because: None,
+    }
 }
 
 pub(crate) fn internal(detail: impl ToString) -> Problem {

@@ -156,6 +156,9 @@ pub struct Receipt {
     /// When it was taken in.
     #[serde(with = "time::rfc3339")]
     pub time: Timestamp,
+    /// The log's signed promise that the record is in it, as a tlog-proof (docs/audit.md).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promise: Option<String>,
 }
 
 /// What became of an accepted event.

@@ -40,6 +40,7 @@ codes! {
     UnknownUnit "unknown-unit" 404 "The election has no such reporting unit, or it reports nothing here.";
     UnknownCountType "unknown-count-type" 422 "The contest does not use this count type.";
     UnknownRecord "unknown-record" 404 "The log has no such record, or it has no counts that stand.";
+    NotPublished "not-published" 404 "No checkpoint has the record yet; ask again in a second.";
     UnknownSnapshot "unknown-snapshot" 404 "Nothing was published under this number.";
     WrongCounting "wrong-counting" 422 "The contest does not count this way.";
     BadChoices "bad-choices" 422 "The number of choices is not one the contest takes.";

@@ -189,6 +189,12 @@ impl<'a> Iterator for BatchReader<'a> {
     }
 }
 
+/// The time in the bytes of a record.
+pub fn time(record: &[u8]) -> Result<Timestamp, DecodeError> {
+    let time = record.get(TIME).and_then(|time| time.try_into().ok()).ok_or(DecodeError::Short)?;
+    Ok(Timestamp(u64::from_le_bytes(time)))
+}
+
 /// Decodes the bytes of one record.
 pub fn decode(id: RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
     let (header, mut payload) = bytes.split_at_checked(HEADER).ok_or(DecodeError::Short)?;

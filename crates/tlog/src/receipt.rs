@@ -7,6 +7,8 @@
 //!
 //! All of it follows from the batch and the key, so a retry gets the same bytes.
 
+use std::fmt;
+
 use base64::prelude::*;
 use tlog_tiles::Hash;
 
@@ -19,7 +21,7 @@ use crate::proof::{HEADER, Proof, ProofError};
 type Line = [u8; 44];
 
 /// The receipts of one batch's records.
-#[derive(Debug, Clone)]
+#[derive(Clone, PartialEq)]
 pub struct BatchReceipts {
     /// The lines of all nodes, by level and place, the leaves first. Each stands in the receipts of all records
     /// below its sibling, so it is written once. A node without a sibling stands in the level above as well.
@@ -27,6 +29,12 @@ pub struct BatchReceipts {
     checkpoint: SignedCheckpoint,
     /// The note as the inside of a JSON string.
     escaped: String,
+}
+
+impl fmt::Debug for BatchReceipts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BatchReceipts({}, {} records)", self.checkpoint.origin(), self.size())
+    }
 }
 
 impl BatchReceipts {
@@ -46,6 +54,11 @@ impl BatchReceipts {
         let checkpoint = SignedCheckpoint::sign(key, &origin, size, root);
         let escaped = escape(checkpoint.note());
         Self { levels, checkpoint, escaped }
+    }
+
+    /// How many records the batch has.
+    pub fn size(&self) -> u64 {
+        self.checkpoint.size()
     }
 
     /// The receipt of the record at that position in the batch, if it has so many: a tlog-proof.

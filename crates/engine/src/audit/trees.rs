@@ -7,7 +7,7 @@ use canvass_election::ids::PartitionId;
 use canvass_log::Log;
 use canvass_tlog::{Hash, MetaLog, SecretKey, Tree, TreeError};
 
-use super::{AuditError, Views, log_name};
+use super::{AuditError, Views, log_name, partition_key};
 
 pub(crate) struct Trees {
     meta: MetaLog,
@@ -49,10 +49,8 @@ impl Trees {
         for id in partitions {
             let log = log_name(key.name(), *id);
             let folder = folder.join(id.to_string().replace('/', "-"));
-            // A valid name with a slash and a word behind it is a valid name.
-            let own = key.named(&log).expect("the key has a name");
             let known = meta.tiles().covered(&log);
-            let tree = Tree::open_knowing(&folder, own, known).map_err(failed(log))?;
+            let tree = Tree::open_knowing(&folder, partition_key(key, *id), known).map_err(failed(log))?;
             trees.insert(*id, Growing { tree, end: 0 });
         }
         Ok(Trees { meta, partitions: trees, owes_meta: true })

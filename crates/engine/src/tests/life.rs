@@ -69,7 +69,7 @@ async fn stopping_answers_everybody_and_then_writes_snapshots() {
                     let voter = caller * 1_000_000 + n;
                     let (partition, event) = vote(POLL, voter, 0);
                     match engine.ingest().submit(partition, Drafts::one(request(voter), &event)).await {
-                        Ok(verdicts) => confirmed.push(verdicts[0].record),
+                        Ok(judged) => confirmed.push(judged.verdicts[0].record),
                         Err(IngestError::Stopping) => break,
                         Err(error) => panic!("{error}"),
                     }

@@ -35,7 +35,7 @@ async fn verdicts_come_in_the_order_of_drafts<L: Log>(log: L) {
                     .collect();
                 let mut sent = Drafts::default();
                 drafts.iter().for_each(|(request, event)| sent.push(*request, event));
-                let verdicts = engine.ingest().submit(partition, sent).await.unwrap();
+                let verdicts = engine.ingest().submit(partition, sent).await.unwrap().verdicts;
                 assert_eq!(verdicts.len(), drafts.len());
                 for pair in verdicts.windows(2) {
                     assert_eq!(pair[0].record.offset, pair[1].record.offset);

@@ -117,7 +117,7 @@ pub(crate) async fn submit(
     (partition, event): (PartitionId, Event),
 ) -> crate::Verdict {
     let verdicts = engine.ingest().submit(partition, Drafts::one(request(n), &event)).await;
-    verdicts.unwrap().remove(0)
+    verdicts.unwrap().verdicts.remove(0)
 }
 
 pub(crate) fn publish(engine: &Engine) -> Arc<Published> {

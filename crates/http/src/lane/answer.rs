@@ -12,12 +12,13 @@ use super::request::VOTE_PATH;
 use super::shelf::Sheet;
 use crate::confirmation::Confirmation;
 use crate::reply::{Form, PRIVATE, Refused, refuse};
+use crate::vote::Receipts;
 
 /// What became of a vote, or what was asked for.
 #[derive(Debug)]
 pub(super) enum Ready {
     /// It counts, or did so before.
-    Counted { record: RecordId, time: Timestamp, replayed: bool },
+    Counted { record: RecordId, time: Timestamp, replayed: bool, receipts: Receipts },
     /// It was not looked at, since there is too much to do.
     Overloaded,
     /// No vote but a read.
@@ -65,10 +66,10 @@ impl Pen {
             Ready::Overloaded => out.extend_from_slice(&self.overloaded),
             Ready::Written(bytes) => out.extend_from_slice(bytes),
             Ready::Prepared(sheet, form) => sheet.write(*form, &self.date, out),
-            Ready::Counted { record, time, replayed } => {
+            Ready::Counted { record, time, replayed, receipts } => {
                 self.body.clear();
                 self.body.push(b'{');
-                self.confirmation.write(*record, *time, &mut self.body);
+                self.confirmation.write(*record, *time, receipts.as_deref(), &mut self.body);
                 self.body.push(b'}');
                 out.extend_from_slice(&self.heads[usize::from(*replayed)]);
                 close(&self.body, out);
@@ -126,7 +127,8 @@ mod tests {
     fn new_votes_and_repetitions_have_their_status() {
         let record = RecordId { partition: PartitionId::votes(3), offset: Offset(9), position: 17 };
         for (replayed, status) in [(false, "HTTP/1.1 201 Created\r\n"), (true, "HTTP/1.1 200 OK\r\n")] {
-            let (head, body) = written(&Ready::Counted { record, time: Timestamp(5), replayed });
+            let (head, body) =
+                written(&Ready::Counted { record, time: Timestamp(5), replayed, receipts: None });
             assert!(
                 head.starts_with(status) && head.contains("\r\ncontent-type: application/json\r\n"),
                 "{head}"
