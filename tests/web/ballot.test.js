@@ -41,7 +41,7 @@ test("a click votes once, says so with the record, and moves a second page", asy
   await voter.getByRole("button", { name: "Stone Song" }).dblclick();
   const said = voter.locator("#said");
   await said.waitFor();
-  assert.match(await said.innerText(), /^Your vote is recorded\. Record votes-\d+-\d+-\d+\.$/);
+  assert.match(await said.innerText(), /^Your vote is recorded\. Record votes-\d+-\d+-\d+\. Check that it is in the log\.$/);
   const cell = watcher.locator('[data-key="selections/two/votes"][data-format="integer"]');
   await until(async () => (await cell.innerText()) === "1", "the second page has moved");
   await watcher.getByText("Stone Song leads with 100.0").waitFor();

@@ -18,6 +18,7 @@ const PAGES = [
   "/contests/colours/vote",
   "/corrections",
   "/corrections?contest=mayor",
+  "/check",
   "/units/valley",
   "/units/n-1?contest=mayor",
   "/no/such/page",

@@ -18,6 +18,8 @@ const pages = {
   token: "/contests/speaker/vote",
   several: "/contests/colours/vote",
   corrections: "/corrections",
+  check: "/check",
+  checked: "/check#votes",
   unit: "/units/n-1?contest=mayor",
   missing: "/contests/nothing",
 };
@@ -39,6 +41,9 @@ try {
     await new Promise((done) => setTimeout(done, 30));
   }
   await server.post("/api/v1/recounts", { contest: "mayor", unit: "s-1", reason: "The margin is below one percent" });
+  const vote = { contest: "song", selections: ["two"], voter: "me" };
+  pages.checked = `/check#${(await server.post("/api/v1/vote", vote)).receipt.record}`;
+  await new Promise((done) => setTimeout(done, 1500));
   for (const [look, options] of Object.entries(looks)) {
     const page = await browser.newPage(options);
     for (const [name, path] of Object.entries(pages)) {

@@ -42,6 +42,8 @@ enum Command {
     Bench(tools::BenchCommand),
     /// Check everything a server publishes, or a folder that an earlier check kept, and trust nobody
     Verify(verify::VerifyArgs),
+    /// Fetch the proof of one record, check it, and say what it proves
+    Proof(verify::ProofArgs),
     /// Count a folder's whole log again and print the digest of each partition
     Digest(digest::DigestArgs),
     /// API keys of sources, collectors, the desk and auditors
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Replay(command) => on_runtime(tools::replay(command)),
         Command::Bench(command) => on_runtime(tools::bench(command)),
         Command::Verify(args) => on_runtime(verify::run(args)),
+        Command::Proof(args) => on_runtime(verify::run_proof(args)),
         Command::Digest(args) => on_runtime(digest::run(args)),
         Command::Key(command) => keys::key(&command),
         Command::Token(command) => keys::token(&command),

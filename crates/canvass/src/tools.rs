@@ -21,13 +21,23 @@ use crate::{Outcome, say};
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Args)]
-struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// The server
-    #[arg(long, env = "CANVASS_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        visible_alias = "url",
+        env = "CANVASS_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
     server: String,
 }
 
 impl ServerArgs {
+    pub(crate) fn url(&self) -> &str {
+        &self.server
+    }
+
     fn client(&self) -> Result<Client, String> {
         Client::new(&self.server).map_err(|e| e.to_string())
     }

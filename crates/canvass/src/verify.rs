@@ -8,6 +8,7 @@ mod difference;
 mod meta;
 mod partition;
 mod progress;
+mod proof;
 mod published;
 mod report;
 mod source;
@@ -31,6 +32,7 @@ use crate::{Outcome, tools};
 use difference::{Difference, Halt};
 use meta::Meta;
 use partition::{Counted, Mark};
+pub(crate) use proof::{ProofArgs, run as run_proof};
 use published::Document;
 use report::Report;
 use source::Source;
@@ -101,6 +103,13 @@ fn check(source: &Source, trust: &Trust, past: &PastArgs, report: &mut Report) -
     let claims = claims(&definition, meta, covered, report)?;
     let counted = partitions(source, claims, marks, report)?;
     compare(source, &definition, &counted, &documents, report)
+}
+
+/// The election as it is published.
+fn election(source: &Source) -> Result<Definition, Halt> {
+    let text = source.require(ELECTION)?;
+    let definition = canvass_protocol::definition::parse(&String::from_utf8_lossy(&text));
+    definition.map_err(|_| Difference::new(ELECTION, "it is no definition of an election").into())
 }
 
 /// What is served of a partition.

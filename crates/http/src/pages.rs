@@ -6,6 +6,7 @@
 mod assets;
 mod ballot;
 mod chart;
+mod check;
 mod colors;
 mod contest;
 mod format;
@@ -42,6 +43,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/contests/{id}", get(contest::page))
         .route("/contests/{id}/parts", get(contest::parts))
         .route("/contests/{id}/vote", ballot::route())
+        .route("/check", get(check::page))
         .route("/corrections", get(history::corrections))
         .route("/units/{id}", get(history::unit))
         .route("/static/{file}", get(assets::file))

@@ -142,6 +142,20 @@ pub(crate) fn leaves_up_to(
     Ok(usize::try_from(last % BATCH_ENDS).ok().and_then(|index| ends.get(index).copied()))
 }
 
+/// The bytes of a record that is too long for a bundle, where its entry is a stand-in.
+pub(crate) fn long_record(
+    source: &Source,
+    id: RecordId,
+    entry: &[u8],
+    sha256: [u8; 32],
+) -> Result<Bytes, Halt> {
+    let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = format!("/log/{}/record/{hex}", id.partition);
+    let is_of = |bytes: &Bytes| Entry::read(entry).is_some_and(|entry| entry.is_of(bytes));
+    let what = "it is missing, or not the record that its stand-in is for";
+    Ok(source.get(&path)?.filter(is_of).ok_or_else(|| Difference::new(&path, what).at(Some(id)))?)
+}
+
 struct Replay<'a> {
     source: &'a Source,
     batches: Batches<'a>,
@@ -198,16 +212,6 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The bytes of a record that is too long for a bundle.
-    fn long(&self, id: RecordId, entry: &Entry<'_>, sha256: [u8; 32]) -> Result<Bytes, Halt> {
-        let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = format!("/log/{}/record/{hex}", id.partition);
-        let bytes = self.source.get(&path)?.filter(|bytes| entry.is_of(bytes));
-        bytes.ok_or_else(|| {
-            self.wrong(id, format!("{path} is missing, or not the record it stands for")).into()
-        })
-    }
-
     /// A record must be in the partition where its voter's or unit's other records are, and of its batch's time.
     fn place(&self, record: &Record) -> Result<(), Difference> {
         if let Some((last, time)) = self.last
@@ -244,8 +248,8 @@ impl<'a> Replay<'a> {
         let long;
         let bytes = match Entry::read(bytes) {
             Some(Entry::Record(bytes)) => bytes,
-            Some(entry @ Entry::Long { sha256, .. }) => {
-                long = self.long(id, &entry, sha256)?;
+            Some(Entry::Long { sha256, .. }) => {
+                long = long_record(self.source, id, bytes, sha256)?;
                 &long[..]
             }
             None => return Err(self.wrong(id, "the entry is no record").into()),

@@ -14,12 +14,14 @@ use crate::reply::{self, IMMUTABLE};
 
 const SHORT: &str = "public, max-age=300";
 const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-static FILES: LazyLock<[(&'static str, Arc<Body>); 3]> = LazyLock::new(|| {
+static FILES: LazyLock<[(&'static str, Arc<Body>); 4]> = LazyLock::new(|| {
     let body = |kind, text: &'static str| Body::new(kind, text);
     [
         ("app.css", body(CSS, include_str!("../../../../web/static/app.css"))),
-        ("live.js", body("text/javascript; charset=utf-8", include_str!("../../../../web/static/live.js"))),
+        ("live.js", body(SCRIPT, include_str!("../../../../web/static/live.js"))),
+        ("check.js", body(SCRIPT, include_str!("../../../../web/static/check.js"))),
         ("icon.svg", body("image/svg+xml", include_str!("../../../../web/static/icon.svg"))),
     ]
 });

@@ -1,0 +1,178 @@
+//! `canvass proof`: fetches the proof of one record, checks all of it, and says what it proves.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use canvass_election::Definition;
+use canvass_election::event::Event;
+use canvass_election::ids::RecordId;
+use canvass_protocol::record::decode;
+use canvass_protocol::time;
+use canvass_tlog::{Bundle, Entry, Proof, TilePath, leaf_hash, verify_published};
+use clap::Args;
+use serde::Serialize;
+
+use super::difference::{Difference, Halt};
+use super::election;
+use super::partition::{leaves_up_to, long_record};
+use super::source::Source;
+use super::trust::{Trust, TrustArgs};
+use crate::tools::ServerArgs;
+use crate::{Outcome, tools};
+
+/// Checkpoints come every second.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Args)]
+pub(crate) struct ProofArgs {
+    /// The record, as its receipt names it: votes-3-17-0
+    record: RecordId,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
+}
+
+pub(crate) async fn run(args: ProofArgs) -> Outcome {
+    let source = Source::open(args.server.url(), None)?;
+    let checking = tokio::task::spawn_blocking(move || {
+        let trust = args.trust.read(&source)?;
+        match check(&source, &trust, args.record) {
+            Ok(proven) => Ok(proven),
+            Err(Halt::Unreadable(message)) => Err(message),
+            Err(Halt::Wrong(difference)) => Err(format!("{} is not proven: {difference}", args.record)),
+        }
+    });
+    let proven = checking.await.map_err(|e| e.to_string())??;
+    tools::show(&proven, &[])
+}
+
+/// What was proven.
+#[derive(Debug, Serialize)]
+pub(crate) struct Proven {
+    record: RecordId,
+    /// What the record says, in words.
+    says: String,
+    time: String,
+    leaf: u64,
+    leaf_hash: String,
+    partition_size: u64,
+    checkpoint_size: u64,
+    checkpoint_root: String,
+    cosigners: Vec<String>,
+    key: String,
+    key_on_first_use: bool,
+}
+
+fn check(source: &Source, trust: &Trust, id: RecordId) -> Result<Proven, Halt> {
+    let path = format!("/api/v1/receipts/{id}/proof");
+    let wrong = |what: String| Difference::new(path.clone(), what);
+    let text = await_proof(source, &path)?;
+    let text =
+        text.ok_or_else(|| wrong("there is no such record, or no checkpoint has it yet".to_owned()))?;
+    let proof: Proof = String::from_utf8_lossy(&text).parse().map_err(|e| wrong(format!("{e}")))?;
+    let inner = proof.extra.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let inner: Proof = inner.parse().map_err(|e| wrong(format!("{e}")))?;
+    // Only where to look; what is there is proven below.
+    let size = inner.checkpoint.lines().nth(1).and_then(|size| size.parse().ok()).unwrap_or(0);
+    let entry = entry(source, id, inner.index, size)?;
+    let record = match Entry::read(&entry) {
+        Some(Entry::Long { sha256, .. }) => long_record(source, id, &entry, sha256)?.to_vec(),
+        _ => entry.clone(),
+    };
+    let published = verify_published(&record, &proof, &trust.key).map_err(|e| wrong(e.to_string()))?;
+    let own = format!("{}/{}", trust.key.name(), id.partition);
+    if published.partition.origin() != own {
+        return Err(
+            wrong(format!("it is of the log `{}`, not of `{own}`", published.partition.origin())).into()
+        );
+    }
+    placed(source, id, published.index)?;
+    let (cosigners, few) = trust.cosigners(&published.meta);
+    if let Some(few) = few {
+        return Err(few.into());
+    }
+    let decoded = decode(id, &record).map_err(|e| wrong(e.to_string()))?;
+    Ok(Proven {
+        record: id,
+        says: says(&election(source)?, &decoded.event),
+        time: time::format(decoded.time),
+        leaf: published.index,
+        leaf_hash: leaf_hash(&entry).to_string(),
+        partition_size: published.partition.size(),
+        checkpoint_size: published.meta.size(),
+        checkpoint_root: published.meta.root().to_string(),
+        cosigners,
+        key: trust.key.to_string(),
+        key_on_first_use: trust.on_first_use,
+    })
+}
+
+/// A record that was taken in just now waits for the next checkpoint.
+fn await_proof(source: &Source, path: &str) -> Result<Option<Bytes>, String> {
+    let began = Instant::now();
+    loop {
+        let found = source.get(path)?;
+        if found.is_some() || began.elapsed() > PATIENCE {
+            return Ok(found);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// An entry of the record's partition.
+fn entry(source: &Source, id: RecordId, leaf: u64, size: u64) -> Result<Vec<u8>, Halt> {
+    let tile = TilePath::all(size).find(|path| path.level.is_none() && path.index == leaf / 256);
+    let tile =
+        tile.ok_or_else(|| Difference::new("the proof", format!("a tree of {size} has no leaf {leaf}")))?;
+    let path = format!("/log/{}/tile/{tile}", id.partition);
+    let wrong = |what: &str| Difference::new(path.clone(), what);
+    let bundle = source.get(&path)?.ok_or_else(|| wrong("it is missing"))?;
+    let entry = usize::try_from(leaf % 256).ok().and_then(|at| Bundle::new(&bundle).nth(at));
+    let entry = entry.ok_or_else(|| wrong("it has too few entries"))?;
+    Ok(entry.map_err(|e| wrong(&e.to_string()))?.to_vec())
+}
+
+/// A record's name says batch and position; the leaf must be the one at that place.
+fn placed(source: &Source, id: RecordId, leaf: u64) -> Result<(), Halt> {
+    let [begin, end] = [id.offset, id.offset.next()].map(|offset| leaves_up_to(source, id.partition, offset));
+    let (begin, end) = (begin?.unwrap_or(u64::MAX), end?.unwrap_or(0));
+    if begin.checked_add(id.position.into()) == Some(leaf) && leaf < end {
+        return Ok(());
+    }
+    let what = format!("leaf {leaf} is not record {} of batch {}", id.position, id.offset);
+    Err(Difference::new(id.partition.to_string(), what).into())
+}
+
+/// What an event says, for its sender to compare with what they sent.
+fn says(definition: &Definition, event: &Event) -> String {
+    let Event::VoteCast(vote) = event else {
+        return serde_json::to_string(event).unwrap_or_default();
+    };
+    let Some(contest) = definition.contest(vote.contest) else { return "a vote in no contest".to_owned() };
+    let names = vote.choices.iter().filter_map(|choice| contest.selections.get(choice.index()));
+    let names: Vec<_> = names.map(|selection| format!("“{}”", selection.name)).collect();
+    format!("a vote for {} in “{}”", names.join(" and "), contest.name)
+}
+
+impl fmt::Display for Proven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} is in the log.", self.record)?;
+        writeln!(f, "  it says        {}", self.says)?;
+        writeln!(f, "  taken in       {}", self.time)?;
+        writeln!(f, "  leaf           {} of {}, hash {}", self.leaf, self.partition_size, self.leaf_hash)?;
+        writeln!(f, "  checkpoint     {} leaves, root {}", self.checkpoint_size, self.checkpoint_root)?;
+        if !self.cosigners.is_empty() {
+            writeln!(f, "  cosigned by    {}", self.cosigners.join(", "))?;
+        }
+        let word = if self.key_on_first_use { "the server's own word; pin it with --key" } else { "pinned" };
+        writeln!(f, "  signed by      {} ({word})", self.key)?;
+        f.write_str(
+            "It proves that this record stands in the log, and that whoever keeps this checkpoint will see if it is \
+             ever changed or taken out. `canvass verify` shows that it is counted. It does not prove who sent it, \
+             nor that the device it was sent from did as it was told.",
+        )
+    }
+}

@@ -1,0 +1,120 @@
+//! `canvass verify` and `canvass proof` as an auditor uses them: on a running server, on what was kept of it, and on
+//! what somebody made of that.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::{POLL, Server, eventually, fails, get, log_key, post, run, verified};
+
+fn start(folder: &Path) -> Server {
+    let file = folder.join("election.toml");
+    std::fs::write(&file, POLL).unwrap();
+    Server::start(&folder.join("data"), &["--election", file.to_str().unwrap(), "--tick-ms", "50"])
+}
+
+/// Casts a vote and returns its record.
+fn vote(server: &Server, voter: usize) -> String {
+    let body = json!({ "contest": "song", "selections": ["x"], "voter": format!("voter {voter}") });
+    let answer = post(&server.address, "/api/v1/vote", None, None, &body);
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    answer.json()["receipt"]["record"].as_str().unwrap().to_owned()
+}
+
+/// Waits until so many votes are published; a check is about what is published when it begins.
+fn published(server: &Server, votes: u64) {
+    eventually("the votes are published", || {
+        let results = get(&server.address, "/api/v1/results?by=total");
+        (results["counts"]["total"] == votes).then_some(())
+    });
+}
+
+#[test]
+fn what_was_kept_is_checked_again_and_tells_on_what_came_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let key = log_key(&folder.path().join("data"));
+    (0..50).for_each(|voter| drop(vote(&server, voter)));
+    published(&server, 50);
+    let kept = folder.path().join("kept");
+    let kept = kept.to_str().unwrap();
+    let report = verified(&server.url(), &key, &["--keep", kept]);
+    assert_eq!((&report["voters"], &report["key_on_first_use"]), (&json!(50), &json!(false)));
+    // The log goes on as the kept checkpoint says.
+    (50..60).for_each(|voter| drop(vote(&server, voter)));
+    published(&server, 60);
+    let since = format!("{kept}/checkpoint");
+    let later = verified(&server.url(), &key, &["--since", &since]);
+    assert_eq!(later["voters"], 60);
+    // Without a pinned key the server's own word is taken, and that is said.
+    let report: Value = serde_json::from_str(&run(&["verify", &server.url()])).unwrap();
+    assert_eq!((&report["key"], &report["key_on_first_use"]), (&json!(key), &json!(true)));
+    server.stop();
+    // Offline, the copy is as good as the server was.
+    assert_eq!(verified(kept, &key, &[])["voters"], 50);
+    let results = format!("{kept}/api/v1/results@contest=song&unit=hall&by=unit");
+    let published = std::fs::read_to_string(&results).unwrap();
+    std::fs::write(&results, published.replace(r#""ballots":50"#, r#""ballots":51"#)).unwrap();
+    let said = fails(&["verify", kept, "--key", &key]);
+    assert!(said.contains("/counts/ballots is published as 51, the log gives 50"), "{said}");
+}
+
+#[test]
+fn a_log_begun_anew_with_the_same_key_is_found_by_who_kept_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let data = folder.path().join("data");
+    let key = log_key(&data);
+    (0..5).for_each(|voter| drop(vote(&server, voter)));
+    published(&server, 5);
+    let kept = folder.path().join("kept");
+    let kept = kept.to_str().unwrap();
+    verified(&server.url(), &key, &["--keep", kept]);
+    server.stop();
+    for part in ["journal", "proof", "snapshots"] {
+        std::fs::remove_dir_all(data.join(part)).unwrap();
+    }
+    let server = start(folder.path());
+    vote(&server, 0);
+    published(&server, 1);
+    // Whoever comes late sees nothing wrong.
+    assert_eq!(verified(&server.url(), &key, &[])["voters"], 1);
+    let since = format!("{kept}/checkpoint");
+    let said = fails(&["verify", &server.url(), "--key", &key, "--since", &since]);
+    assert!(said.contains("the log was rewritten") || said.contains("the log was rolled back"), "{said}");
+    assert!(said.contains("the checkpoint that was kept"), "{said}");
+}
+
+#[test]
+fn one_record_is_proven_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let key = log_key(&folder.path().join("data"));
+    let (first, record) = (vote(&server, 1), vote(&server, 2));
+    let url = server.url();
+    let proven = run(&["proof", &record, "--url", &url, "--key", &key]);
+    let proven: Value = serde_json::from_str(&proven).unwrap();
+    assert_eq!(proven["record"], json!(record));
+    assert_eq!(proven["says"], json!("a vote for “X” in “Song”"));
+    assert_eq!(proven["key_on_first_use"], json!(false));
+    assert!(run(&["proof", &first, "--server", &url]).contains(r#""key_on_first_use":true"#));
+    assert!(run(&["proof", "returns-0-0-0", "--url", &url]).contains("election-defined"));
+    let other = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    for (args, words) in [
+        (vec!["proof", "votes-0-99999-0", "--url", &url], "there is no such record"),
+        (vec!["proof", "my-vote", "--url", &url], "is not a record such as"),
+        (vec!["proof", &record, "--url", &url, "--key", other], "is not proven"),
+        (vec!["proof", &record, "--url", &url, "--key", "no key"], "no key of the form name+id+key"),
+        (vec!["verify", &url, "--key", other], "is not signed by the key PeterNeumann"),
+        (vec!["verify", &url, "--witness", &key], "its kind must be 4"),
+        (vec!["verify", &url, "--quorum", "1"], "--witness"),
+        (vec!["verify", "/no/such/folder"], "neither a folder nor a server"),
+        (vec!["verify", folder.path().to_str().unwrap()], "/api/v1/proof is not there"),
+    ] {
+        let said = fails(&args);
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+}
