@@ -52,6 +52,7 @@ async fn start(args: &DemoArgs, folder: &std::path::Path, night: &Night) -> Resu
         rate_per_address: 0,
         rate_per_key: 0,
         token_key: None,
+        witnesses: None,
     };
     let free = std::net::TcpListener::bind(local(PORT)).is_ok();
     let listen = args.listen.unwrap_or_else(|| local(if free { PORT } else { 0 }));

@@ -8,6 +8,7 @@ mod serve;
 mod suite;
 mod tools;
 mod verify;
+mod witnesses;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use canvass_election::Definition;
-use canvass_engine::{AuditOptions, Engine, Options, Secret, stored_definition};
+use canvass_engine::{Engine, Options, Secret, stored_definition};
 use canvass_http::auth::{Keys, Tokens};
 use canvass_http::{App, Edge, Limits, server};
 use canvass_log::{FileLog, Log};
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::keys::Folder;
-use crate::{Outcome, read_definition, say};
+use crate::{Outcome, read_definition, say, witnesses};
 
 #[derive(Args, Clone)]
 pub(crate) struct ServeArgs {
@@ -45,6 +45,9 @@ pub(crate) struct ServeArgs {
     /// An Ed25519 public key (PEM) whose tokens are good as well
     #[arg(long, env = "CANVASS_TOKEN_KEY", value_name = "FILE")]
     pub(crate) token_key: Option<PathBuf>,
+    /// A TOML file of witnesses who cosign checkpoints: `quorum = 1`, then for each a `[[witness]]` with its `key` and `url`
+    #[arg(long, env = "CANVASS_WITNESSES", value_name = "FILE")]
+    pub(crate) witnesses: Option<PathBuf>,
 }
 
 /// A server that runs.
@@ -71,10 +74,11 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     // The log is named after its election unless its key was made with another name.
     let named = stored.as_ref().or(definition.as_ref());
     let key = named.map(|definition| folder.log_key(&definition.id)).transpose()?;
+    let witnesses = args.witnesses.as_deref().map(witnesses::read).transpose()?.unwrap_or_default();
     let options = Options {
         folder: Some(args.data.clone()),
         tick: Duration::from_millis(args.tick_ms),
-        audit: key.map(|key| AuditOptions { key }),
+        audit: key.map(|key| witnesses.options(key)),
     };
     let engine = Engine::start(Arc::clone(&log), definition, options).await.map_err(|e| e.to_string())?;
     let engine = Arc::new(engine);

@@ -6,27 +6,34 @@
 mod publisher;
 pub(crate) mod receipts;
 mod records;
+mod shown;
 mod trees;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use canvass_election::ids::{Offset, PartitionId, RecordId};
 use canvass_log::{Entry, Log, ReadError};
 use canvass_tlog::receipt::BatchReceipts;
+use canvass_tlog::witness::Cosignature;
 use canvass_tlog::{MetaTiles, OpenError, Proof, PublicKey, SecretKey, SignedCheckpoint, TilePath, Tiles};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
+use crate::clock::system_time;
 use receipts::Recent;
 use records::LongRecords;
 use trees::Trees;
+use witness::Witness;
 
 pub(crate) use publisher::Publisher;
+pub use shown::Shown;
+pub use witness::WitnessOptions;
 
 /// A newer checkpoint may come while a proof is made; so often is it made again.
 const PROOF_TRIES: usize = 5;
@@ -36,6 +43,10 @@ const PROOF_TRIES: usize = 5;
 pub struct AuditOptions {
     /// Signs; its name is that of the log as a whole.
     pub key: SecretKey,
+    /// Who is asked to cosign checkpoints.
+    pub witnesses: Vec<WitnessOptions>,
+    /// How many of them make a checkpoint good.
+    pub quorum: usize,
 }
 
 /// Why the log cannot be published.
@@ -49,6 +60,9 @@ pub enum AuditError {
         /// The fault.
         source: OpenError,
     },
+    /// A witness cannot be asked as it is given.
+    #[error("{0}")]
+    Witness(String),
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -79,6 +93,11 @@ pub struct Audit {
     read: Reading,
     long: BTreeMap<PartitionId, tokio::sync::Mutex<LongRecords>>,
     recent: Mutex<Recent>,
+    shown: Mutex<shown::Recent>,
+    /// Counts the changes of what is shown.
+    changes: watch::Sender<u64>,
+    witnesses: Vec<String>,
+    quorum: usize,
 }
 
 /// The trees' published parts. Others take their place when files had to be opened again.
@@ -95,7 +114,13 @@ impl Audit {
         options: AuditOptions,
         partitions: Vec<PartitionId>,
         stop: watch::Receiver<bool>,
-    ) -> Result<(Arc<Self>, Publisher<L>), AuditError> {
+    ) -> Result<(Arc<Self>, Publisher<L>, Vec<Witness>), AuditError> {
+        let witnesses: Result<Vec<_>, _> = options.witnesses.iter().map(Witness::new).collect();
+        let witnesses = witnesses.map_err(AuditError::Witness)?;
+        if options.quorum > witnesses.len() {
+            let fault = format!("{} witnesses cannot make a quorum of {}", witnesses.len(), options.quorum);
+            return Err(AuditError::Witness(fault));
+        }
         let mut trees = Trees::open(&folder, &options.key, &partitions)?;
         trees.note_ends(&**log).await?;
         let reader = Arc::clone(log);
@@ -107,10 +132,15 @@ impl Audit {
             read: Box::new(move |partition, from| reader.read(partition, from).boxed()),
             long,
             recent: Mutex::default(),
+            shown: Mutex::default(),
+            changes: watch::Sender::new(0),
+            witnesses: witnesses.iter().map(|witness| witness.name().to_owned()).collect(),
+            quorum: options.quorum,
         };
+        audit.show(&trees);
         let audit = Arc::new(audit);
         let log = Arc::clone(log);
-        Ok((Arc::clone(&audit), Publisher { audit, log, trees, stop, failing: false }))
+        Ok((Arc::clone(&audit), Publisher { audit, log, trees, stop, failing: false }, witnesses))
     }
 
     fn views(&self) -> Arc<Views> {
@@ -131,9 +161,48 @@ impl Audit {
         self.secret.public()
     }
 
-    /// The last checkpoint of the log as a whole; none before the first.
-    pub fn checkpoint(&self) -> Option<SignedCheckpoint> {
-        self.views().meta.tiles().checkpoint()
+    /// Notes what the trees have published last.
+    fn show(&self, trees: &Trees) {
+        if let Some(shown) = trees.shown(&self.folder) {
+            self.shown().push(shown);
+            self.changes.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    /// Notes what witnesses said of a checkpoint.
+    fn cosigned(&self, checkpoint: &SignedCheckpoint, cosignatures: Vec<Cosignature>) {
+        self.shown().cosigned(checkpoint, cosignatures);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn shown(&self) -> MutexGuard<'_, shown::Recent> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last checkpoint of the log as a whole, cosigned or not; none before the first.
+    pub fn newest(&self) -> Option<SignedCheckpoint> {
+        self.shown().newest().map(|shown| shown.checkpoint.clone())
+    }
+
+    /// The checkpoint of the log as a whole that is shown to everybody; none before the first. Where witnesses are
+    /// asked, it is the newest that enough of them have cosigned, as long as that is not older than ten seconds.
+    pub fn checkpoint(&self) -> Option<Shown> {
+        self.shown().best(self.quorum, system_time()).cloned()
+    }
+
+    /// Counts the changes of what [`Audit::checkpoint`] says.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The names of the witnesses that are asked.
+    pub fn witnesses(&self) -> &[String] {
+        &self.witnesses
+    }
+
+    /// How many of them make a checkpoint good.
+    pub fn quorum(&self) -> usize {
+        self.quorum
     }
 
     /// The log of the partitions' checkpoints.
@@ -203,7 +272,11 @@ impl Audit {
         for _ in 0..PROOF_TRIES {
             let Some(covered) = views.meta.covered(&log) else { return Ok(None) };
             let Some(inner) = tiles.prove(leaf, &covered)? else { return Ok(None) };
-            if let Some(proof) = views.meta.prove(&inner)? {
+            if let Some(mut proof) = views.meta.prove(&inner)? {
+                // The same note, with cosignatures where there are some by now.
+                if let Some(note) = self.shown().note_of(&proof.checkpoint) {
+                    proof.checkpoint = note;
+                }
                 return Ok(Some(proof));
             }
         }

@@ -198,9 +198,12 @@ impl Engine {
         let ids: Vec<_> = definition.partition_ids().collect();
         let audit = match audit {
             Some((folder, options)) => {
-                let (audit, publisher) =
+                let (audit, publisher, witnesses) =
                     Audit::open(&log, folder, options, ids.clone(), stopped.clone()).await?;
                 folding.push(tasks.spawn(publisher.run()));
+                let asking =
+                    witnesses.into_iter().map(|w| tasks.spawn(w.run(Arc::clone(&audit), stopped.clone())));
+                folding.extend(asking);
                 Some(audit)
             }
             None => None,

@@ -88,7 +88,10 @@ struct Prepared<K, V> {
     size: fn(&V) -> usize,
 }
 
-type Slot<V> = Arc<Mutex<Option<(Seq, Arc<V>)>>>;
+type Slot<V> = Arc<Mutex<Option<(Version, Arc<V>)>>>;
+
+/// What a page stands on: a publication, and the number of changes of what is shown of the proof.
+pub(crate) type Version = (Seq, u64);
 
 impl<K: Eq + std::hash::Hash + Clone, V> Prepared<K, V> {
     fn new(size: fn(&V) -> usize) -> Self {
@@ -107,16 +110,21 @@ impl<K: Eq + std::hash::Hash + Clone, V> Prepared<K, V> {
         Arc::clone(slots.entry(key.clone()).or_default())
     }
 
-    fn get<E>(&self, key: &K, seq: Seq, prepare: impl FnOnce() -> Result<Arc<V>, E>) -> Result<Arc<V>, E> {
+    fn get<E>(
+        &self,
+        key: &K,
+        version: Version,
+        prepare: impl FnOnce() -> Result<Arc<V>, E>,
+    ) -> Result<Arc<V>, E> {
         let slot = self.slot(key);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         // One that is newer was prepared by somebody who saw a publication that came in between.
-        if let Some((_, found)) = slot.as_ref().filter(|(found, _)| *found >= seq) {
+        if let Some((_, found)) = slot.as_ref().filter(|(found, _)| *found >= version) {
             return Ok(Arc::clone(found));
         }
         let value = prepare()?;
         self.bytes.fetch_add((self.size)(&value), Ordering::Relaxed);
-        *slot = Some((seq, Arc::clone(&value)));
+        *slot = Some((version, Arc::clone(&value)));
         Ok(value)
     }
 }
@@ -124,6 +132,7 @@ impl<K: Eq + std::hash::Hash + Clone, V> Prepared<K, V> {
 /// The documents and pages of the present publication, each prepared when first asked for.
 pub struct Edge {
     published: watch::Receiver<Arc<Published>>,
+    proof: Option<watch::Receiver<u64>>,
     documents: Prepared<DocumentKey, Document>,
     pages: Prepared<String, Body>,
 }
@@ -133,6 +142,7 @@ impl Edge {
     pub fn new(engine: &Engine) -> Self {
         Edge {
             published: engine.published(),
+            proof: engine.audit().map(|audit| audit.changes()),
             documents: Prepared::new(|document| document.body.bytes.len() * TREE),
             pages: Prepared::new(|body| body.bytes.len()),
         }
@@ -143,9 +153,13 @@ impl Edge {
         Arc::clone(&self.published.borrow())
     }
 
-    /// The number of the latest publication.
-    pub(crate) fn seq(&self) -> Seq {
-        self.published.borrow().seq
+    /// What a page stands on that is made now.
+    pub(crate) fn version(&self) -> Version {
+        (self.published.borrow().seq, self.proof())
+    }
+
+    fn proof(&self) -> u64 {
+        self.proof.as_ref().map_or(0, |changes| *changes.borrow())
     }
 
     /// The present document; it is the same until its contest changes.
@@ -153,7 +167,7 @@ impl Edge {
         let published = self.published();
         let seq = published.contests[key.contest.index()].stamp.seq;
         let prepare = || Ok::<_, std::convert::Infallible>(Arc::new(build(engine, &published, key)));
-        let Ok(document) = self.documents.get(&key, seq, prepare);
+        let Ok(document) = self.documents.get(&key, (seq, 0), prepare);
         document
     }
 
@@ -163,8 +177,8 @@ impl Edge {
         name: &str,
         prepare: impl FnOnce(&Published) -> Result<Arc<Body>, E>,
     ) -> Result<Arc<Body>, E> {
-        let published = self.published();
-        self.pages.get(&name.to_owned(), published.seq, || prepare(&published))
+        let (published, proof) = (self.published(), self.proof());
+        self.pages.get(&name.to_owned(), (published.seq, proof), || prepare(&published))
     }
 
     /// The answer prepared under `name` once and for all publications: it never changes.
@@ -173,7 +187,7 @@ impl Edge {
         name: &str,
         prepare: impl FnOnce() -> Result<Arc<Body>, E>,
     ) -> Result<Arc<Body>, E> {
-        self.pages.get(&name.to_owned(), Seq::default(), prepare)
+        self.pages.get(&name.to_owned(), Version::default(), prepare)
     }
 }
 

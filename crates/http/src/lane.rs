@@ -28,7 +28,6 @@ use canvass_engine::{Answer, Judged, Verdict};
 use canvass_protocol::api::{self, Receipt};
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
-use canvass_protocol::stream::Seq;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use tokio::runtime::Handle;
@@ -36,6 +35,7 @@ use tokio::runtime::Handle;
 use crate::App;
 use crate::auth;
 use crate::body::{self, MediaType};
+use crate::edge::Version;
 use crate::reply::refuse;
 use crate::server::{HEAD_PATIENCE, STOP_PATIENCE, Slot};
 use crate::vote::{
@@ -105,7 +105,7 @@ enum Message {
     /// What became of one vote after a second look.
     Settled(Place, Result<Recorded, Problem>),
     /// What there is to read at an address, as new as a publication at least.
-    Prepared(Box<str>, Seq, Option<Arc<Sheet>>),
+    Prepared(Box<str>, Version, Option<Arc<Sheet>>),
     Stop,
 }
 
@@ -180,7 +180,7 @@ impl Lane {
         let post = Arc::new(Post { messages: sender, waker, awake: AtomicBool::new(false) });
         let partitions = app.definition().partitions.votes;
         let (moment, now) = (Moment::new(&app), Instant::now());
-        let shelf = Shelf::new(app.edge.seq());
+        let shelf = Shelf::new(app.edge.version());
         Ok(Lane {
             app,
             router,
@@ -223,7 +223,7 @@ impl Lane {
             self.now = Instant::now();
             self.load.begin(self.now);
             self.moment = Moment::new(&self.app);
-            self.shelf.renew(self.app.edge.seq());
+            self.shelf.renew(self.app.edge.version());
             for event in &events {
                 if event.token() == WAKE {
                     continue;
@@ -266,7 +266,7 @@ impl Lane {
                     self.answered(tickets, answer);
                 }
                 Message::Settled(place, result) => self.settled(place, result),
-                Message::Prepared(target, seq, sheet) => self.prepared(&target, seq, sheet),
+                Message::Prepared(target, version, sheet) => self.prepared(&target, version, sheet),
                 Message::Stop => {
                     self.stop_by = Some(self.now + STOP_PATIENCE);
                     let all: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
@@ -385,15 +385,15 @@ impl Lane {
             let (app, router, post) = (Arc::clone(&self.app), self.router.clone(), Arc::clone(&self.post));
             let target: Box<str> = request.target.into();
             self.runtime.spawn(async move {
-                let (seq, sheet) = prepare_read(&app, router, &target).await;
-                post.send(Message::Prepared(target, seq, sheet));
+                let (version, sheet) = prepare_read(&app, router, &target).await;
+                post.send(Message::Prepared(target, version, sheet));
             });
         }
         false
     }
 
     /// Goes on with the connections that waited for something to read. What is not for everyone is none for a lane.
-    fn prepared(&mut self, target: &str, seq: Seq, sheet: Option<Arc<Sheet>>) {
+    fn prepared(&mut self, target: &str, version: Version, sheet: Option<Arc<Sheet>>) {
         let found = sheet.is_some();
         for Asker { key, connection } in self.shelf.put(target, sheet) {
             let waiting = self.connections.get_mut(key).filter(|c| c.id == connection);
@@ -405,7 +405,7 @@ impl Lane {
                 self.take_bytes(key, &[]);
             }
         }
-        self.shelf.withdraw(target, seq);
+        self.shelf.withdraw(target, version);
     }
 
     fn take_vote(&mut self, key: usize, request: &VoteRequest<'_>) {

@@ -7,9 +7,10 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use canvass_election::ids::PartitionId;
-use canvass_engine::Audit;
+use canvass_election::ids::{PartitionId, Timestamp};
+use canvass_engine::{Audit, Shown};
 use canvass_protocol::problem::Code;
+use canvass_protocol::time;
 use canvass_tlog::{BATCH_ENDS, SignedCheckpoint, TilePath};
 use serde_json::json;
 
@@ -61,7 +62,7 @@ fn immutable(bytes: Option<impl IntoResponse>) -> Answer {
 
 /// `GET /checkpoint`
 async fn get_checkpoint(State(app): State<Arc<App>>) -> Answer {
-    checkpoint(audit(&app)?.checkpoint())
+    checkpoint(audit(&app)?.checkpoint().map(|shown| shown.checkpoint))
 }
 
 /// `GET /tile/…`
@@ -132,9 +133,24 @@ pub(crate) async fn get_record_proof(State(app): State<Arc<App>>, Path(record): 
 /// `GET /api/v1/proof`
 pub(crate) async fn get_proof(State(app): State<Arc<App>>) -> Answer {
     let audit = audit(&app)?;
-    let mut state = json!({ "key": audit.key().to_string() });
-    if let Some(checkpoint) = audit.checkpoint() {
-        state["checkpoint"] = json!({ "size": checkpoint.size(), "root": checkpoint.root().to_string() });
+    let mut state = json!({ "key": audit.key().to_string(), "witnesses": {} });
+    if let Some(Shown { checkpoint, published, covers, cosignatures }) = audit.checkpoint() {
+        state["checkpoint"] = json!({
+            "size": checkpoint.size(),
+            "root": checkpoint.root().to_string(),
+            "published": time::format(published),
+            "covers": covers,
+        });
+        let signed = |name: &str| cosignatures.iter().find(|c| c.witness() == name).map(|c| c.time());
+        let witnesses = audit.witnesses().iter().map(|name| {
+            let signed = signed(name).map(|seconds| time::format(Timestamp(seconds.saturating_mul(1_000))));
+            let state = signed.map_or_else(|| json!({}), |signed| json!({ "signed": signed }));
+            (name.clone(), state)
+        });
+        state["witnesses"] = witnesses.collect();
+    }
+    if !audit.witnesses().is_empty() {
+        state["quorum"] = json!(audit.quorum());
     }
     json_answer(StatusCode::OK, &state)
 }

@@ -135,7 +135,9 @@ impl<L: Log> Publisher<L> {
     }
 
     fn checkpoint(&mut self) -> Result<(), Fault> {
-        self.trees.publish()?;
+        if self.trees.publish()? {
+            self.audit.show(&self.trees);
+        }
         if std::mem::take(&mut self.failing) {
             tracing::info!("checkpoints are published again");
         }

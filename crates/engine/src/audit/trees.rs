@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
-use canvass_election::ids::PartitionId;
+use canvass_election::ids::{Offset, PartitionId, Timestamp};
 use canvass_log::Log;
 use canvass_tlog::{Hash, MetaLog, SecretKey, Tree, TreeError};
 
-use super::{AuditError, Views, log_name, partition_key};
+use super::{AuditError, Shown, Views, log_name, partition_key};
 
 pub(crate) struct Trees {
     meta: MetaLog,
@@ -88,19 +89,36 @@ impl Trees {
         growing.map_or(Ok(()), |growing| growing.tree.append(leaves))
     }
 
-    /// Publishes the partitions that have grown, then a checkpoint that speaks for all.
-    pub(super) fn publish(&mut self) -> Result<(), TreeError> {
+    /// What was published last, as it is shown.
+    pub(super) fn shown(&self, folder: &Path) -> Option<Shown> {
+        let checkpoint = self.meta.tiles().tiles().checkpoint()?;
+        let covers = self.partitions.iter().filter_map(|(id, growing)| {
+            let tiles = growing.tree.tiles();
+            let covered = self.meta.tiles().covered(tiles.checkpoint()?.origin())?;
+            (covered.size() == tiles.checkpoint()?.size()).then(|| (*id, Offset(tiles.batches())))
+        });
+        // Its file is as old as the checkpoint.
+        let written =
+            std::fs::metadata(folder.join("meta").join("checkpoint")).and_then(|file| file.modified());
+        let since = written.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let published = Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        Some(Shown { checkpoint, published, covers: covers.collect(), cosignatures: Vec::new() })
+    }
+
+    /// Publishes the partitions that have grown, then a checkpoint that speaks for all; tells whether there was anything to publish.
+    pub(super) fn publish(&mut self) -> Result<bool, TreeError> {
         for growing in self.partitions.values_mut() {
             if growing.has_grown() && !growing.catches_up() {
                 growing.tree.publish()?;
                 self.owes_meta = true;
             }
         }
-        if self.owes_meta {
+        let owed = self.owes_meta;
+        if owed {
             let shown = self.partitions.values().filter_map(|growing| growing.tree.tiles().checkpoint());
             self.meta.publish(&shown.collect::<Vec<_>>())?;
             self.owes_meta = false;
         }
-        Ok(())
+        Ok(owed)
     }
 }

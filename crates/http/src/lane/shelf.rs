@@ -12,12 +12,11 @@ use axum::body::Body as AxumBody;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use canvass_protocol::stream::Seq;
 use tower::ServiceExt;
 
 use super::request::ReadRequest;
 use crate::App;
-use crate::edge::Body;
+use crate::edge::{Body, Version};
 use crate::reply::{self, Form, Shared};
 
 /// Most answers on a shelf, and most bytes of their bodies; above either it is cleared.
@@ -81,18 +80,18 @@ impl Sheet {
 }
 
 /// What the routes answer, if it is the same for everyone; and the publication that it is at least as new as.
-pub(super) async fn prepare(app: &App, router: Router, target: &str) -> (Seq, Option<Arc<Sheet>>) {
-    let seq = app.edge.seq();
-    let Ok(request) = Request::get(target).body(AxumBody::empty()) else { return (seq, None) };
+pub(super) async fn prepare(app: &App, router: Router, target: &str) -> (Version, Option<Arc<Sheet>>) {
+    let version = app.edge.version();
+    let Ok(request) = Request::get(target).body(AxumBody::empty()) else { return (version, None) };
     let Ok(mut response) = router.oneshot(request).await;
     let body = response.extensions_mut().remove::<Shared>();
     let sheet = body.and_then(|Shared(body)| Sheet::new(response.status(), response.headers(), &body));
-    (seq, sheet.map(Arc::new))
+    (version, sheet.map(Arc::new))
 }
 
 /// The answers that one lane has ready for the present publication.
 pub(super) struct Shelf {
-    seq: Seq,
+    version: Version,
     sheets: HashMap<Box<str>, Arc<Sheet>>,
     bytes: usize,
     /// Who waits for an answer that is being prepared.
@@ -107,14 +106,14 @@ pub(super) struct Asker {
 }
 
 impl Shelf {
-    pub(super) fn new(seq: Seq) -> Self {
-        Shelf { seq, sheets: HashMap::new(), bytes: 0, asked: HashMap::new() }
+    pub(super) fn new(version: Version) -> Self {
+        Shelf { version, sheets: HashMap::new(), bytes: 0, asked: HashMap::new() }
     }
 
     /// Clears it if there was a publication since.
-    pub(super) fn renew(&mut self, seq: Seq) {
-        if seq != self.seq {
-            self.seq = seq;
+    pub(super) fn renew(&mut self, version: Version) {
+        if version != self.version {
+            self.version = version;
             self.clear();
         }
     }
@@ -151,8 +150,8 @@ impl Shelf {
     }
 
     /// Forgets an answer that is not of the present publication: those who waited for it have it now.
-    pub(super) fn withdraw(&mut self, target: &str, seq: Seq) {
-        if seq < self.seq {
+    pub(super) fn withdraw(&mut self, target: &str, version: Version) {
+        if version < self.version {
             self.sheets.remove(target);
         }
     }
@@ -161,6 +160,7 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use canvass_protocol::stream::Seq;
 
     use super::*;
 
@@ -206,7 +206,7 @@ mod tests {
         let body = Body::new("text/plain", "a");
         let live = reply::prepared(&HeaderMap::new(), &body, reply::LIVE);
         let sheet = || Sheet::new(StatusCode::OK, live.headers(), &body).map(Arc::new);
-        let (one, two) = (Seq { epoch: 1, seq: 1 }, Seq { epoch: 1, seq: 2 });
+        let (one, two) = ((Seq { epoch: 1, seq: 1 }, 0), (Seq { epoch: 1, seq: 2 }, 0));
         let mut shelf = Shelf::new(one);
         assert!(shelf.ask("/", Asker { key: 1, connection: 1 }));
         assert!(!shelf.ask("/", Asker { key: 2, connection: 2 }));
@@ -220,7 +220,7 @@ mod tests {
         assert!(shelf.get("/").is_some());
         shelf.renew(two);
         assert!(shelf.get("/").is_some());
-        shelf.renew(Seq { epoch: 1, seq: 3 });
+        shelf.renew((Seq { epoch: 1, seq: 3 }, 0));
         assert!(shelf.get("/").is_none());
     }
 }

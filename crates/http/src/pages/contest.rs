@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::chart::Chart;
 use super::format::{Integer, Share};
+use super::standing::Standing;
 use super::view::{Place, View};
 use super::{Fault, Site, shared, words};
 use crate::App;
@@ -77,6 +78,7 @@ struct ContestPage<'a> {
     parts: String,
     types: Option<Types<'a>>,
     units: Option<Units<'a>>,
+    standing: Option<Standing>,
 }
 
 #[derive(Template)]
@@ -152,6 +154,7 @@ fn render(app: &App, published: &Published, view: &View<'_>) -> Result<String, F
         parts: Parts { view, chart: Chart::new(app, published, view) }.render()?,
         types: types(view, results),
         units: units(definition, view, results),
+        standing: Standing::new(app, published, view.place.contest),
     };
     Ok(page.render()?)
 }
