@@ -52,9 +52,9 @@ impl Witness {
         if !key.is_witness() {
             return Err(fault("its key signs logs; a witness's key is of the kind that cosigns".to_owned()));
         }
-        let address: Uri = format!("{}/add-checkpoint", url.trim_end_matches('/'))
-            .parse()
-            .map_err(|_| fault(format!("`{url}` is no address")))?;
+        let form = || fault("its address begins with http:// or https:// and names a host".to_owned());
+        let address = format!("{}/add-checkpoint", url.trim_end_matches('/'));
+        let address: Uri = address.parse().map_err(|_| form())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = tls.map_err(|e| fault(e.to_string()))?;
@@ -63,9 +63,7 @@ impl Witness {
             (Some("https"), Some(_)) => tls.with_native_roots().map_err(|e| {
                 fault(format!("the system's certificates cannot be read ({e}); install ca-certificates"))
             })?,
-            _ => {
-                return Err(fault("its address begins with http:// or https:// and names a host".to_owned()));
-            }
+            _ => return Err(form()),
         };
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth());
         let connector = connector.https_or_http().enable_http1().build();
@@ -88,7 +86,8 @@ impl Witness {
 
     async fn follow(&self, audit: &Audit) {
         let mut changes = audit.changes();
-        let (mut seen, mut asked, mut failures) = (0, None, 0_u32);
+        let (mut seen, mut asked) = (0, None);
+        let (mut failures, mut said) = (0_u32, String::new());
         loop {
             let Some(checkpoint) = audit.newest().filter(|checkpoint| asked != Some(checkpoint.size()))
             else {
@@ -102,12 +101,14 @@ impl Witness {
                 Ok(cosignatures) => {
                     if std::mem::take(&mut failures) > 0 {
                         tracing::info!(witness = self.name(), "the witness cosigns again");
+                        said.clear();
                     }
                     asked = Some(checkpoint.size());
                     audit.cosigned(&checkpoint, cosignatures);
                 }
                 Err(why) => {
-                    if failures == 0 {
+                    // Said once for each reason: a dead witness is asked thousands of times.
+                    if why != said {
                         tracing::warn!(
                             witness = self.name(),
                             why,
@@ -115,6 +116,7 @@ impl Witness {
                         );
                     }
                     failures = failures.saturating_add(1);
+                    said = why;
                 }
             }
             let pause = PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
