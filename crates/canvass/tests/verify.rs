@@ -7,6 +7,7 @@ mod support;
 
 use std::path::Path;
 
+use canvass_loadgen::bench::ingest;
 use serde_json::{Value, json};
 use support::{POLL, Server, eventually, fails, get, log_key, post, run, verified};
 
@@ -60,6 +61,38 @@ fn what_was_kept_is_checked_again_and_tells_on_what_came_later() {
     std::fs::write(&results, published.replace(r#""ballots":50"#, r#""ballots":51"#)).unwrap();
     let said = fails(&["verify", kept, "--key", &key]);
     assert!(said.contains("/counts/ballots is published as 51, the log gives 50"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_is_verified_while_votes_come_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let key = log_key(&folder.path().join("data"));
+    let (client, url) = (server.client(), server.url());
+    let voting = tokio::spawn(async move {
+        for round in 0.. {
+            let options = ingest::Options {
+                contest: "song".to_owned(),
+                voters: 1_000,
+                retry_percent: 10,
+                double_percent: 5,
+                connections: 4,
+                in_flight: 200,
+                batch: 20,
+                seed: 7,
+                run: format!("round {round}"),
+                signer: None,
+            };
+            ingest::run(&client, &options).await.unwrap();
+        }
+    });
+    let verifying = tokio::task::spawn_blocking(move || {
+        let voters = |_| verified(&url, &key, &[])["voters"].as_u64().unwrap();
+        (0..3).map(voters).collect::<Vec<_>>()
+    });
+    let voters = verifying.await.unwrap();
+    voting.abort();
+    assert!(voters.is_sorted() && voters[0] < voters[2], "{voters:?}");
 }
 
 #[test]

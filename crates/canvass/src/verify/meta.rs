@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use canvass_election::ids::{PartitionId, RecordId};
-use canvass_tlog::{Bundle, Hash, SignedCheckpoint, TilePath};
+use canvass_tlog::{Bundle, Hash, SignedCheckpoint};
 
 use super::difference::{Difference, Halt};
 use super::source::Source;
-use super::tree::{self, By, Claim, Entries, Log};
+use super::tree::{self, By, Claim, Entries, Log, WIDTH};
 use super::trust::{Head, Trust};
 
 pub(crate) const NAME: &str = "the meta-log";
@@ -62,12 +62,11 @@ fn missing(
     wanted: &BTreeMap<PartitionId, u64>,
 ) -> Result<Option<(PartitionId, u64)>, Halt> {
     let mut wanted = wanted.clone();
-    let bundles: Vec<_> = TilePath::all(checkpoint.size()).filter(|path| path.level.is_none()).collect();
-    for path in bundles.iter().rev() {
+    for index in (0..checkpoint.size().div_ceil(WIDTH)).rev() {
         if wanted.is_empty() {
             break;
         }
-        let file = format!("/tile/{path}");
+        let file = format!("/tile/{}", tree::bundle(index, checkpoint.size()));
         let bytes = source.get(&file)?.ok_or_else(|| Difference::new(NAME, format!("{file} is missing")))?;
         for entry in Bundle::new(&bytes).flatten() {
             let (partition, size) = head(trust, entry).unwrap_or((PartitionId::CONTROL, 0));

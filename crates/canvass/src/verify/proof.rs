@@ -9,7 +9,7 @@ use canvass_election::event::Event;
 use canvass_election::ids::RecordId;
 use canvass_protocol::record::decode;
 use canvass_protocol::time;
-use canvass_tlog::{Bundle, Entry, Proof, TilePath, leaf_hash, verify_published};
+use canvass_tlog::{Bundle, Entry, Proof, leaf_hash, verify_published};
 use clap::Args;
 use serde::Serialize;
 
@@ -17,6 +17,7 @@ use super::difference::{Difference, Halt};
 use super::election;
 use super::partition::{leaves_up_to, long_record};
 use super::source::Source;
+use super::tree::{WIDTH, bundle};
 use super::trust::{Trust, TrustArgs};
 use crate::tools::ServerArgs;
 use crate::{Outcome, tools};
@@ -124,13 +125,13 @@ fn await_proof(source: &Source, path: &str) -> Result<Option<Bytes>, String> {
 
 /// An entry of the record's partition.
 fn entry(source: &Source, id: RecordId, leaf: u64, size: u64) -> Result<Vec<u8>, Halt> {
-    let tile = TilePath::all(size).find(|path| path.level.is_none() && path.index == leaf / 256);
-    let tile =
-        tile.ok_or_else(|| Difference::new("the proof", format!("a tree of {size} has no leaf {leaf}")))?;
-    let path = format!("/log/{}/tile/{tile}", id.partition);
+    if leaf >= size {
+        return Err(Difference::new("the proof", format!("a tree of {size} has no leaf {leaf}")).into());
+    }
+    let path = format!("/log/{}/tile/{}", id.partition, bundle(leaf / WIDTH, size));
     let wrong = |what: &str| Difference::new(path.clone(), what);
     let bundle = source.get(&path)?.ok_or_else(|| wrong("it is missing"))?;
-    let entry = usize::try_from(leaf % 256).ok().and_then(|at| Bundle::new(&bundle).nth(at));
+    let entry = usize::try_from(leaf % WIDTH).ok().and_then(|at| Bundle::new(&bundle).nth(at));
     let entry = entry.ok_or_else(|| wrong("it has too few entries"))?;
     Ok(entry.map_err(|e| wrong(&e.to_string()))?.to_vec())
 }

@@ -5,7 +5,9 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use canvass_tlog::SecretKey;
+use base64::prelude::*;
+use canvass_tlog::{SecretKey, leaf_hash};
+use ed25519_dalek::{Signer, SigningKey};
 use tempfile::TempDir;
 
 use super::source::{Source, file_of};
@@ -20,7 +22,40 @@ struct Stage {
     folder: TempDir,
     kept: TempDir,
     key: SecretKey,
+    trust: TrustArgs,
     past: PastArgs,
+}
+
+/// Somebody who vouches for checkpoints. The name is the key.
+struct Witness {
+    name: String,
+    key: SigningKey,
+}
+
+impl Witness {
+    fn new(name: &str) -> Self {
+        Witness { name: name.to_owned(), key: SigningKey::from_bytes(&leaf_hash(name.as_bytes()).0) }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        [&[4], &self.key.verifying_key().to_bytes()[..]].concat()
+    }
+
+    fn vkey(&self) -> String {
+        let id = signed_note::key_id(&self.name, &self.bytes());
+        format!("{}+{id:08x}+{}", self.name, BASE64_STANDARD.encode(self.bytes()))
+    }
+
+    /// Adds a cosignature, as C2SP's tlog-cosignature has it.
+    fn cosign(&self, note: &mut Vec<u8>) {
+        let text = String::from_utf8(note.clone()).unwrap();
+        let text = text.split_inclusive('\n').take(3).collect::<String>();
+        let time = 1_700_000_000_u64;
+        let signature = self.key.sign(format!("cosignature/v1\ntime {time}\n{text}").as_bytes()).to_bytes();
+        let id = signed_note::key_id(&self.name, &self.bytes()).to_be_bytes();
+        let line = BASE64_STANDARD.encode([&id[..], &time.to_be_bytes(), &signature].concat());
+        note.extend_from_slice(format!("— {} {line}\n", self.name).as_bytes());
+    }
 }
 
 /// The election as it is published where nobody has done anything.
@@ -35,7 +70,9 @@ impl Stage {
     fn new() -> Self {
         let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         copy(HONEST.1.path(), folder.path());
-        Stage { world: HONEST.0.clone(), folder, kept, key: world::key(0), past: PastArgs::default() }
+        let key = world::key(0);
+        let trust = TrustArgs { key: Some(key.public().to_string()), ..TrustArgs::default() };
+        Stage { world: HONEST.0.clone(), folder, kept, key, trust, past: PastArgs::default() }
     }
 
     fn file(&self, path: &str) -> PathBuf {
@@ -59,6 +96,12 @@ impl Stage {
                 std::fs::write(&file, format!("# size and root\n{} {}\n", lines[1], lines[2])).unwrap();
                 self.past.anchors = Some(file);
             }
+            // Witnesses that the auditor knows, and those who have signed.
+            ["witnesses", ref names @ .., "quorum", quorum] => {
+                self.trust.witness = names.iter().map(|name| Witness::new(name).vkey()).collect();
+                self.trust.quorum = Some(quorum.parse().unwrap());
+            }
+            ["cosign", name] => self.edit("/checkpoint", |note| Witness::new(name).cosign(note)),
             // Files are changed in place.
             ["flip", path, byte] => self.edit(path, |bytes| bytes[byte.parse::<usize>().unwrap()] ^= 4),
             ["cut", path, bytes] => self.edit(path, |b| b.truncate(bytes.parse().unwrap())),
@@ -126,8 +169,7 @@ impl Stage {
     /// What the verifier finds, one difference a line.
     fn verdict(&self) -> Vec<String> {
         let source = Source::open(self.folder.path().to_str().unwrap(), None).unwrap();
-        let trust = TrustArgs { key: Some(self.key.public().to_string()), ..TrustArgs::default() };
-        let report = verify(&source, &trust, &self.past).unwrap();
+        let report = verify(&source, &self.trust, &self.past).unwrap();
         report.differences.iter().map(ToString::to_string).collect()
     }
 }

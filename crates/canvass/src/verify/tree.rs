@@ -11,7 +11,7 @@ use super::difference::{Difference, Halt};
 use super::source::Source;
 
 /// The leaves of a full tile.
-const WIDTH: u64 = 256;
+pub(crate) const WIDTH: u64 = 256;
 
 /// Somebody's word for what a tree of some size hashes to.
 #[derive(Debug, Clone)]
@@ -64,6 +64,12 @@ impl Log<'_> {
     }
 }
 
+/// A bundle of a tree of that size, which must have it.
+pub(crate) fn bundle(index: u64, size: u64) -> TilePath {
+    let width = size.saturating_sub(index.saturating_mul(WIDTH)).min(WIDTH);
+    TilePath { level: None, index, width: u16::try_from(width).unwrap_or(256) }
+}
+
 /// What takes the entries of a tree, one after another.
 pub(crate) trait Entries {
     /// Takes the next entry.
@@ -77,12 +83,12 @@ pub(crate) trait Entries {
 fn order(size: u64) -> impl Iterator<Item = TilePath> + Send + 'static {
     let bundles = size.div_ceil(WIDTH);
     let of_bundle = move |index: u64| {
-        let width = u16::try_from((size - index * WIDTH).min(WIDTH)).unwrap_or(256);
-        let own = [None, Some(0)].map(|level| TilePath { level, index, width });
+        let bundle = bundle(index, size);
+        let own = [bundle, TilePath { level: Some(0), ..bundle }];
         let filled = (1..8_u8).map_while(move |level| {
             let leaves = WIDTH.checked_pow(u32::from(level) + 1)?;
             let end = (index + 1) * WIDTH;
-            (width == 256 && end.is_multiple_of(leaves)).then(|| TilePath {
+            (bundle.width == 256 && end.is_multiple_of(leaves)).then(|| TilePath {
                 level: Some(level),
                 index: end / leaves - 1,
                 width: 256,
