@@ -16,6 +16,7 @@ mod source;
 mod tests;
 mod tree;
 mod trust;
+mod web;
 
 use std::collections::BTreeMap;
 use std::num::NonZero;

@@ -4,19 +4,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use canvass_loadgen::Client;
-use canvass_loadgen::client::Request;
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::web::Web;
+
 /// Files that are asked for before they are needed, for each reader.
 const AHEAD: usize = 16;
-/// How long a server may be away.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where everything is read from. Cheap to clone.
 #[derive(Clone)]
@@ -30,16 +27,15 @@ struct Place {
 }
 
 enum From {
-    Server(Client, Handle),
+    Server(Web, Handle),
     Folder(PathBuf),
 }
 
 impl Source {
-    /// A server by its `http://HOST:PORT`, or a folder. Must be called on the runtime.
+    /// A server by its address, or a folder. Must be called on the runtime.
     pub(crate) fn open(target: &str, keep: Option<&Path>) -> Result<Self, String> {
         let from = if target.contains("://") {
-            let client = Client::new(target).map_err(|e| e.to_string())?.patience(PATIENCE);
-            From::Server(client, Handle::current())
+            From::Server(Web::new(target)?, Handle::current())
         } else if Path::new(target).is_dir() {
             From::Folder(target.into())
         } else {
@@ -104,17 +100,13 @@ impl Source {
     }
 
     async fn read(&self, path: &str) -> Result<Option<Bytes>, String> {
-        let client = match &self.0.from {
-            From::Server(client, _) => client,
+        let web = match &self.0.from {
+            From::Server(web, _) => web,
             From::Folder(folder) => return self.read_file(folder, path),
         };
-        let answer = client.send(&Request::get(path)).await.map_err(|e| e.to_string())?;
-        if answer.status == 404 {
-            return Ok(None);
-        }
-        let body = answer.good().map_err(|e| e.to_string())?.body.clone();
-        self.took(path, &body)?;
-        Ok(Some(body))
+        let body = web.get(path).await?;
+        body.iter().try_for_each(|body| self.took(path, body))?;
+        Ok(body)
     }
 
     fn read_file(&self, folder: &Path, path: &str) -> Result<Option<Bytes>, String> {
