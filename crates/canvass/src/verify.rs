@@ -88,7 +88,7 @@ fn check(source: &Source, trust: &Trust, past: &PastArgs, report: &mut Report) -
     let definition = canvass_protocol::definition::parse(&String::from_utf8_lossy(&election));
     let definition =
         definition.map_err(|_| Difference::new(ELECTION, "it is no definition of an election"))?;
-    let documents = published::documents(source, &definition)?;
+    let documents = documents(source, &definition)?;
     let covered = covered(source, trust, &definition, &documents)?;
     let wanted = covered.iter().map(|(partition, covered)| (*partition, covered.leaves)).collect();
     let checkpoint = meta::newest(source, trust, &wanted)?;
@@ -111,6 +111,15 @@ fn election(source: &Source) -> Result<Definition, Halt> {
     let text = source.require(ELECTION)?;
     let definition = canvass_protocol::definition::parse(&String::from_utf8_lossy(&text));
     definition.map_err(|_| Difference::new(ELECTION, "it is no definition of an election").into())
+}
+
+fn documents(source: &Source, definition: &Definition) -> Result<Vec<Document>, Halt> {
+    let done = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| published::documents(source, definition, &done));
+        progress::show("documents", published::count(definition), &done, || reading.is_finished());
+        reading.join().map_err(|_| "the documents could not be read".to_owned())?
+    })
 }
 
 /// What is served of a partition.
@@ -202,7 +211,7 @@ fn partitions(
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        progress::show(total, &done, || workers.iter().all(|worker| worker.is_finished()));
+        progress::show("records", total, &done, || workers.iter().all(|worker| worker.is_finished()));
     });
     marks.clear();
     let mut all = BTreeMap::new();
@@ -259,6 +268,7 @@ fn compare(
         return Ok(());
     }
     report.documents = documents.len();
+    published::compare_snapshots(source, &own, documents, &mut report.differences)?;
     report.differences.extend(published::compare(&own, counted, documents));
     let lists = published::compare_lists(source, &own, counted, &mut report.differences)?;
     (report.corrections, report.held) = lists;

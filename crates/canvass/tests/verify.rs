@@ -21,10 +21,15 @@ fn start(folder: &Path) -> Server {
 
 /// Casts a vote and returns its record.
 fn vote(server: &Server, voter: usize) -> String {
+    receipt(server, voter)["receipt"]["record"].as_str().unwrap().to_owned()
+}
+
+/// Casts a vote and returns what is answered.
+fn receipt(server: &Server, voter: usize) -> Value {
     let body = json!({ "contest": "song", "selections": ["x"], "voter": format!("voter {voter}") });
     let answer = post(&server.address, "/api/v1/vote", None, None, &body);
     assert_eq!(answer.status, 201, "{}", answer.body);
-    answer.json()["receipt"]["record"].as_str().unwrap().to_owned()
+    answer.json()
 }
 
 /// Waits until so many votes are published; a check is about what is published when it begins.
@@ -182,10 +187,28 @@ fn one_record_is_proven_by_itself() {
     assert_eq!(proven["key_on_first_use"], json!(false));
     assert!(run(&["proof", &first, "--server", &url]).contains(r#""key_on_first_use":true"#));
     assert!(run(&["proof", "returns-0-0-0", "--url", &url]).contains("election-defined"));
+    // A receipt is checked with what it promises, whole or only the promise; a promise of another record is found.
+    let (own, next) = (receipt(&server, 3), receipt(&server, 4));
+    let mut mixed = own.clone();
+    mixed["receipt"]["promise"] = next["receipt"]["promise"].clone();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let promise = file("promise", own["receipt"]["promise"].as_str().unwrap());
+    for receipt in [&file("receipt.json", &own.to_string()), &promise] {
+        let said: Value =
+            serde_json::from_str(&run(&["proof", receipt, "--url", &url, "--key", &key])).unwrap();
+        assert_eq!((&said["record"], &said["promise_kept"]), (&own["receipt"]["record"], &json!(true)));
+    }
+    let (mixed, nothing) = (file("mixed.json", &mixed.to_string()), file("nothing", "hello"));
     let other = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
     for (args, words) in [
         (vec!["proof", "votes-0-99999-0", "--url", &url], "there is no such record"),
         (vec!["proof", "my-vote", "--url", &url], "is not a record such as"),
+        (vec!["proof", &mixed, "--url", &url], "its promise is of another record than the one it names"),
+        (vec!["proof", &nothing, "--url", &url], "holds no receipt"),
         (vec!["proof", &record, "--url", &url, "--key", other], "is not proven"),
         (vec!["proof", &record, "--url", &url, "--key", "no key"], "no key of the form name+id+key"),
         (vec!["verify", &url, "--key", other], "is not signed by the key PeterNeumann"),

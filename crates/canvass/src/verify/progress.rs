@@ -12,25 +12,25 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The time between two lines.
 const LINE: Duration = Duration::from_secs(1);
 
-/// Shows how many of `total` records are done, until `finished`.
-pub(crate) fn show(total: u64, done: &AtomicU64, finished: impl Fn() -> bool) {
-    let bar = if std::io::stderr().is_terminal() { bar(total) } else { ProgressBar::hidden() };
+/// Shows how many of `total` are done, until `finished`; `what` says what they are.
+pub(crate) fn show(what: &'static str, total: u64, done: &AtomicU64, finished: impl Fn() -> bool) {
+    let bar = if std::io::stderr().is_terminal() { bar(what, total) } else { ProgressBar::hidden() };
     let mut next = Instant::now() + LINE;
     while !finished() {
         std::thread::sleep(LOOK);
-        let records = done.load(Ordering::Relaxed);
-        bar.set_position(records);
+        let done = done.load(Ordering::Relaxed);
+        bar.set_position(done);
         if bar.is_hidden() && Instant::now() >= next {
             next += LINE;
-            eprintln!("{}", json!({ "records": records, "of": total }));
+            eprintln!("{}", json!({ what: done, "of": total }));
         }
     }
     bar.finish_and_clear();
 }
 
-fn bar(total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(total);
-    let template = "{bar:30} {human_pos} of {human_len} records, {per_sec}, {eta} left";
+fn bar(what: &'static str, total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total).with_message(what);
+    let template = "{bar:30} {human_pos} of {human_len} {msg}, {per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

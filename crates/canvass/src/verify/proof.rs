@@ -7,11 +7,14 @@ use bytes::Bytes;
 use canvass_election::Definition;
 use canvass_election::event::Event;
 use canvass_election::ids::RecordId;
+use canvass_protocol::api::Receipt;
 use canvass_protocol::record::decode;
 use canvass_protocol::time;
-use canvass_tlog::{Bundle, Entry, Proof, leaf_hash, verify_published};
+use canvass_tlog::receipt::verify_receipt;
+use canvass_tlog::{Bundle, Entry, Proof, ProofError, PublicKey, leaf_hash, verify_published};
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::difference::{Difference, Halt};
 use super::election;
@@ -28,8 +31,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Args)]
 pub(crate) struct ProofArgs {
-    /// The record, as its receipt names it: votes-3-17-0
-    record: RecordId,
+    /// The record, as its receipt names it (votes-3-17-0), or a file that holds the receipt
+    #[arg(value_name = "RECORD|FILE")]
+    receipt: String,
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -37,17 +41,56 @@ pub(crate) struct ProofArgs {
 }
 
 pub(crate) async fn run(args: ProofArgs) -> Outcome {
+    let receipt = Held::read(&args.receipt)?;
     let source = Source::open(args.server.url(), None)?;
     let checking = tokio::task::spawn_blocking(move || {
         let trust = args.trust.read(&source)?;
-        match check(&source, &trust, args.record) {
+        match check(&source, &trust, &receipt) {
             Ok(proven) => Ok(proven),
             Err(Halt::Unreadable(message)) => Err(message),
-            Err(Halt::Wrong(difference)) => Err(format!("{} is not proven: {difference}", args.record)),
+            Err(Halt::Wrong(difference)) => Err(format!("{} is not proven: {difference}", receipt.record)),
         }
     });
     let proven = checking.await.map_err(|e| e.to_string())??;
     tools::show(&proven, &[])
+}
+
+/// What a voter or source holds of a record.
+struct Held {
+    record: RecordId,
+    promise: Option<Proof>,
+}
+
+impl Held {
+    /// Reads a record's name, or the file of a receipt: the answer that had it, or the promise alone.
+    fn read(given: &str) -> Result<Self, String> {
+        if let Ok(record) = given.parse() {
+            return Ok(Held { record, promise: None });
+        }
+        let text = std::fs::read_to_string(given).map_err(|e| {
+            format!("`{given}` is not a record such as votes-3-17-0, and no file that can be read: {e}")
+        })?;
+        Self::of_receipt(text.trim_start()).ok_or_else(|| format!("{given} holds no receipt"))
+    }
+
+    fn of_receipt(text: &str) -> Option<Self> {
+        let Ok(answer) = serde_json::from_str::<Value>(text) else {
+            let promise: Proof = text.parse().ok()?;
+            return Some(Held { record: place(&promise)?, promise: Some(promise) });
+        };
+        let receipt = Receipt::deserialize(answer.get("receipt").unwrap_or(&answer)).ok()?;
+        let promise = receipt.promise.map(|promise| promise.parse()).transpose().ok()?;
+        Some(Held { record: receipt.record, promise })
+    }
+}
+
+/// The record that a promise speaks of: by the name of its batch, and its index there.
+fn place(promise: &Proof) -> Option<RecordId> {
+    let origin = promise.checkpoint.lines().next()?;
+    let (log, batch) = origin.rsplit_once("/batch/")?;
+    let mut parts = log.rsplit('/');
+    let (index, topic) = (parts.next()?, parts.next()?);
+    format!("{topic}-{index}-{}-{}", batch.split('/').next()?, promise.index).parse().ok()
 }
 
 /// What was proven.
@@ -65,9 +108,27 @@ pub(crate) struct Proven {
     cosigners: Vec<String>,
     key: String,
     key_on_first_use: bool,
+    /// The receipt's promise was of this record.
+    promise_kept: bool,
 }
 
-fn check(source: &Source, trust: &Trust, id: RecordId) -> Result<Proven, Halt> {
+/// Checks the promise against the record that stands in the log.
+fn kept(promise: &Proof, id: RecordId, record: &[u8], key: &PublicKey) -> Result<(), Difference> {
+    let wrong = |what: String| Difference::new("the receipt", what);
+    if place(promise) != Some(id) {
+        return Err(wrong("its promise is of another record than the one it names".to_owned()));
+    }
+    verify_receipt(record, promise, key).map(drop).map_err(|error| match error {
+        ProofError::Path(_) => wrong(
+            "it is a signed promise of another record than the one that stands in the log. Keep it: it is evidence"
+                .to_owned(),
+        ),
+        error => wrong(error.to_string()),
+    })
+}
+
+fn check(source: &Source, trust: &Trust, held: &Held) -> Result<Proven, Halt> {
+    let id = held.record;
     let path = format!("/api/v1/receipts/{id}/proof");
     let wrong = |what: String| Difference::new(path.clone(), what);
     let text = await_proof(source, &path)?;
@@ -95,6 +156,10 @@ fn check(source: &Source, trust: &Trust, id: RecordId) -> Result<Proven, Halt> {
     if let Some(few) = few {
         return Err(few.into());
     }
+    if let Some(promise) = &held.promise {
+        let key = trust.key.named(&own).map_err(|e| wrong(e.to_string()))?;
+        kept(promise, id, &record, &key)?;
+    }
     let decoded = decode(id, &record).map_err(|e| wrong(e.to_string()))?;
     Ok(Proven {
         record: id,
@@ -108,6 +173,7 @@ fn check(source: &Source, trust: &Trust, id: RecordId) -> Result<Proven, Halt> {
         cosigners,
         key: trust.key.to_string(),
         key_on_first_use: trust.on_first_use,
+        promise_kept: held.promise.is_some(),
     })
 }
 
@@ -170,6 +236,9 @@ impl fmt::Display for Proven {
         }
         let word = if self.key_on_first_use { "the server's own word; pin it with --key" } else { "pinned" };
         writeln!(f, "  signed by      {} ({word})", self.key)?;
+        if self.promise_kept {
+            writeln!(f, "  receipt        it is a signed promise of exactly this record")?;
+        }
         f.write_str(
             "It proves that this record stands in the log, and that whoever keeps this checkpoint will see if it is \
              ever changed or taken out. `canvass verify` shows that it is counted. It does not prove who sent it, \

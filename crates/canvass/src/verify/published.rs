@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use canvass_election::Merge;
 use canvass_election::definition::Definition;
@@ -59,8 +60,12 @@ pub(crate) fn path(definition: &Definition, (contest, unit): (ContestId, UnitId)
     format!("/api/v1/results?contest={contest}&unit={}&by=unit", definition.units[unit.index()].id)
 }
 
-/// Reads all result documents.
-pub(crate) fn documents(source: &Source, definition: &Definition) -> Result<Vec<Document>, Halt> {
+/// Reads all result documents; `done` counts them.
+pub(crate) fn documents(
+    source: &Source,
+    definition: &Definition,
+    done: &AtomicU64,
+) -> Result<Vec<Document>, Halt> {
     #[derive(Deserialize)]
     struct Head {
         epoch: u64,
@@ -78,8 +83,44 @@ pub(crate) fn documents(source: &Source, definition: &Definition) -> Result<Vec<
         let head = Head::deserialize(&value).map_err(|e| wrong(e.to_string()))?;
         let seq = Seq { epoch: head.epoch, seq: head.seq };
         documents.push(Document { path, key, seq, watermark: head.watermark, value });
+        done.fetch_add(1, Ordering::Relaxed);
     }
     Ok(documents)
+}
+
+/// How many documents there are.
+pub(crate) fn count(definition: &Definition) -> u64 {
+    keys(definition).count() as u64
+}
+
+/// Where the document of a contest's district stays readable under its number.
+pub(crate) fn snapshot_path(definition: &Definition, contest: ContestId, seq: Seq) -> String {
+    let contest = &definition.contests[contest.index()];
+    let unit = &definition.units[contest.unit.index()].id;
+    format!("/api/v1/snapshots/{}:{}?contest={}&unit={unit}&by=unit", seq.epoch, seq.seq, contest.id)
+}
+
+/// Compares each contest's document with what is kept under its number: that must never be another.
+pub(crate) fn compare_snapshots(
+    source: &Source,
+    definition: &Definition,
+    documents: &[Document],
+    found: &mut Vec<Difference>,
+) -> Result<(), Halt> {
+    let district = |document: &&Document| {
+        let (contest, unit) = document.key;
+        definition.contests[contest.index()].unit == unit
+    };
+    for published in documents.iter().filter(district) {
+        let path = snapshot_path(definition, published.key.0, published.seq);
+        let wrong = |what: String| Difference::new(path.clone(), what);
+        let bytes = source.get(&path)?.ok_or_else(|| wrong("it is missing".to_owned()))?;
+        let kept: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+        if kept != published.value {
+            found.push(wrong(format!("it is not what {} was when it had this number", published.path)));
+        }
+    }
+    Ok(())
 }
 
 /// Compares every document with what the records before its watermark come to.

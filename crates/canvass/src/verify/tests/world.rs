@@ -20,7 +20,7 @@ use canvass_protocol::stream::Seq;
 use canvass_tlog::{MetaLog, SecretKey, TilePath, Tiles, Tree, entry, leaf_hash, push_entry, record_hash};
 use serde_json::{Value, json};
 
-use super::super::published::{keys, path};
+use super::super::published::{keys, path, snapshot_path};
 use super::super::source::file_of;
 
 pub(super) const NAME: &str = "count.example";
@@ -244,6 +244,9 @@ impl World {
             let results = &merge.results().contests[contest.index()];
             let value = document(definition, results, &stamp, (contest, unit, By::Unit));
             write_json(folder, &path(definition, (contest, unit)), &value);
+            if definition.contests[contest.index()].unit == unit {
+                write_json(folder, &snapshot_path(definition, contest, stamp.seq), &value);
+            }
         }
         write_json(folder, "/api/v1/election", &canvass_protocol::definition::to_value(definition));
         let corrections = all_changes.iter().filter(|change| change.kind == ChangeKind::Corrected);
