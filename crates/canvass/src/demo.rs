@@ -15,7 +15,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::keys::Folder;
-use crate::serve::{self, Running, ServeArgs};
+use crate::serve::{self, Proof, Running, ServeArgs};
 use crate::{Outcome, say};
 
 /// The night begins at this hour of its evening.
@@ -53,6 +53,7 @@ async fn start(args: &DemoArgs, folder: &std::path::Path, night: &Night) -> Resu
         rate_per_key: 0,
         token_key: None,
         witnesses: None,
+        proof: Proof::Whole,
     };
     let free = std::net::TcpListener::bind(local(PORT)).is_ok();
     let listen = args.listen.unwrap_or_else(|| local(if free { PORT } else { 0 }));

@@ -48,6 +48,17 @@ pub(crate) struct ServeArgs {
     /// A TOML file of witnesses who cosign checkpoints: `quorum = 1`, then for each a `[[witness]]` with its `key` and `url`
     #[arg(long, env = "CANVASS_WITNESSES", value_name = "FILE")]
     pub(crate) witnesses: Option<PathBuf>,
+    /// Leave the proof out, or the promises, to measure what they cost
+    #[arg(long, hide = true, value_enum, default_value_t = Proof::Whole)]
+    pub(crate) proof: Proof,
+}
+
+/// How much of the proof there is.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Proof {
+    None,
+    Checkpoints,
+    Whole,
 }
 
 /// A server that runs.
@@ -78,7 +89,7 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     let options = Options {
         folder: Some(args.data.clone()),
         tick: Duration::from_millis(args.tick_ms),
-        audit: key.map(|key| witnesses.options(key)),
+        audit: key.filter(|_| args.proof != Proof::None).map(|key| witnesses.options(key, args.proof)),
     };
     let engine = Engine::start(Arc::clone(&log), definition, options).await.map_err(|e| e.to_string())?;
     let engine = Arc::new(engine);

@@ -21,6 +21,8 @@ pub(crate) enum SuiteCommand {
     Read(LegArgs),
     /// Many clients that follow a contest by WebSocket and SSE, against nginx with nchan
     Stream(StreamArgs),
+    /// What checkpoints and promises cost the ingest, and how fast a tree takes leaves
+    Proof(LegArgs),
     /// The fold with up to 100 million voters known, and starts on a log of many votes
     Fold(FoldArgs),
     /// From a vote to its confirmation and to a screen, at 50 and 80 percent of the reached rate
@@ -97,6 +99,7 @@ fn table(command: SuiteCommand, stage: &Arc<Stage>) -> Result<Table, Fault> {
         SuiteCommand::Ingest(args) => suite.ingest(&args.into()),
         SuiteCommand::Peers(args) => suite.peers(&args.into()),
         SuiteCommand::Read(args) => suite.read(&args.into()),
+        SuiteCommand::Proof(args) => suite.proof(&args.into()),
         SuiteCommand::Stream(StreamArgs { clients, seconds, rounds }) => {
             suite.stream(&StreamOptions { clients, seconds, rounds })
         }

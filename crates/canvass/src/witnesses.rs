@@ -6,6 +6,8 @@ use canvass_engine::{AuditOptions, WitnessOptions};
 use canvass_tlog::{PublicKey, SecretKey};
 use serde::Deserialize;
 
+use crate::serve::Proof;
+
 /// Who is asked to cosign checkpoints, and how many of them make one good.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,10 +49,11 @@ impl Entry {
 
 impl Witnesses {
     /// The options of a log that has this key.
-    pub(crate) fn options(&self, key: SecretKey) -> AuditOptions {
+    pub(crate) fn options(&self, key: SecretKey, proof: Proof) -> AuditOptions {
         let witness = |entry: &Entry| Some(WitnessOptions { key: entry.key().ok()?, url: entry.url.clone() });
         AuditOptions {
             key,
+            promises: proof == Proof::Whole,
             witnesses: self.witnesses.iter().filter_map(witness).collect(),
             quorum: self.quorum,
         }

@@ -4,7 +4,7 @@
 //! that takes votes waits for it.
 
 mod publisher;
-pub(crate) mod receipts;
+mod receipts;
 mod records;
 mod shown;
 mod trees;
@@ -18,7 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use bytes::Bytes;
 use canvass_election::ids::{Offset, PartitionId, RecordId};
 use canvass_log::{Entry, Log, ReadError};
-use canvass_tlog::receipt::BatchReceipts;
 use canvass_tlog::witness::Cosignature;
 use canvass_tlog::{MetaTiles, OpenError, Proof, PublicKey, SecretKey, SignedCheckpoint, TilePath, Tiles};
 use futures_util::StreamExt;
@@ -32,6 +31,7 @@ use trees::Trees;
 use witness::Witness;
 
 pub(crate) use publisher::Publisher;
+pub use receipts::Receipts;
 pub use shown::Shown;
 pub use witness::WitnessOptions;
 
@@ -43,6 +43,8 @@ const PROOF_TRIES: usize = 5;
 pub struct AuditOptions {
     /// Signs; its name is that of the log as a whole.
     pub key: SecretKey,
+    /// Whether receipts promise that the record is in the log.
+    pub promises: bool,
     /// Who is asked to cosign checkpoints.
     pub witnesses: Vec<WitnessOptions>,
     /// How many of them make a checkpoint good.
@@ -98,6 +100,7 @@ pub struct Audit {
     changes: watch::Sender<u64>,
     witnesses: Vec<String>,
     quorum: usize,
+    promises: bool,
 }
 
 /// The trees' published parts. Others take their place when files had to be opened again.
@@ -136,6 +139,7 @@ impl Audit {
             changes: watch::Sender::new(0),
             witnesses: witnesses.iter().map(|witness| witness.name().to_owned()).collect(),
             quorum: options.quorum,
+            promises: options.promises,
         };
         audit.show(&trees);
         let audit = Arc::new(audit);
@@ -245,21 +249,24 @@ impl Audit {
         records::of(&entry, position)
     }
 
-    /// The receipts of a batch that is in the log: the same bytes that its senders got.
+    /// The receipts of a batch that is in the log: the same bytes that its senders got, if they got any.
     pub async fn receipts(
         &self,
         partition: PartitionId,
         offset: Offset,
-    ) -> Result<Arc<BatchReceipts>, String> {
+    ) -> Result<Option<Arc<Receipts>>, String> {
+        if !self.promises {
+            return Ok(None);
+        }
         let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(receipts) = recent().get(partition, offset) {
-            return Ok(receipts);
+            return Ok(Some(receipts));
         }
         let entry = (self.read)(partition, offset).next().await.ok_or("the log has no such batch")?;
-        let receipts = receipts::sign(&entry.map_err(text)?, &partition_key(&self.secret, partition));
-        let receipts = Arc::new(receipts.map_err(text)?);
+        let key = Arc::new(partition_key(&self.secret, partition));
+        let receipts = Arc::new(Receipts::new(entry.map_err(text)?, key));
         recent().put(partition, offset, Arc::clone(&receipts));
-        Ok(receipts)
+        Ok(Some(receipts))
     }
 
     /// The proof that leads from a record to the last checkpoint of the log as a whole; none as long as no

@@ -8,9 +8,9 @@ use canvass_election::Outcome;
 use canvass_election::ids::{PartitionId, RecordId, Timestamp};
 use canvass_log::{AppendError, Batch, Log};
 use canvass_protocol::record::{BatchBuilder, Drafts};
-use canvass_tlog::receipt::BatchReceipts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use crate::audit::Receipts;
 use crate::clock::Clock;
 
 /// Submissions that may wait for one partition's batcher; above that, the caller is told to come back.
@@ -57,7 +57,7 @@ pub struct Judged {
     pub verdicts: Vec<Verdict>,
     /// Receipts for all records of the batch, where the log is published. Those whose outcome is a duplicate are in
     /// the log as well, but it is the first one's receipt that is theirs.
-    pub receipts: Option<Arc<BatchReceipts>>,
+    pub receipts: Option<Arc<Receipts>>,
 }
 
 /// Tells whoever submitted, exactly once: dropped untold, it says that the engine stops.
@@ -202,7 +202,7 @@ impl Waiting {
     }
 
     /// Answers everybody who waits for the batch with this tag.
-    pub(crate) fn answer(&self, tag: u64, verdicts: Vec<Verdict>, receipts: Option<&Arc<BatchReceipts>>) {
+    pub(crate) fn answer(&self, tag: u64, verdicts: Vec<Verdict>, receipts: Option<&Arc<Receipts>>) {
         let Some(waiters) = self.take(tag) else { return };
         let mut verdicts = verdicts.into_iter();
         for waiter in waiters {

@@ -33,7 +33,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use audit::{Audit, AuditError, AuditOptions, Shown, WitnessOptions};
+pub use audit::{Audit, AuditError, AuditOptions, Receipts, Shown, WitnessOptions};
 pub use board::{Published, PublishedContest};
 pub use clock::Clock;
 pub use history::{At, Change, ChangeKind, TimelinePoint, changes_of};

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::audit::receipts;
+use crate::audit::Receipts;
 use crate::history::{PartitionHistory, changes_of, step_of};
 use crate::ingest::{Verdict, Waiting};
 use crate::snapshot::{self, Snapshot};
@@ -167,8 +167,8 @@ impl Partition {
         pending.contests.extend(partial.contests);
     }
 
-    /// Folds one batch. Verdicts and receipts are worked out only for a batch that somebody waits for.
-    fn fold(&self, entry: &Entry, waiting: &Waiting, key: Option<&SecretKey>) -> Result<(), String> {
+    /// Folds one batch. Verdicts are worked out only for a batch that somebody waits for.
+    fn fold(&self, entry: &Entry, waiting: &Waiting, key: Option<&Arc<SecretKey>>) -> Result<(), String> {
         let undecodable = |e| format!("{}, batch {}: {e}", entry.partition, entry.offset);
         let reader = BatchReader::new(&entry.batch.bytes).map_err(undecodable)?;
         let tag = reader.tag;
@@ -191,8 +191,8 @@ impl Partition {
         self.records.fetch_add(u64::from(entry.batch.count), Ordering::Relaxed);
         self.end.send_replace(entry.offset.next());
         if let Some(verdicts) = verdicts {
-            let receipts = key.map(|key| receipts::sign(entry, key).map(Arc::new));
-            waiting.answer(tag, verdicts, receipts.transpose().map_err(undecodable)?.as_ref());
+            let receipts = key.map(|key| Arc::new(Receipts::new(entry.clone(), Arc::clone(key))));
+            waiting.answer(tag, verdicts, receipts.as_ref());
         }
         Ok(())
     }
@@ -240,7 +240,7 @@ impl Partition {
         log: Arc<L>,
         waiting: Arc<Waiting>,
         snapshots: Option<Arc<Snapshots>>,
-        key: Option<SecretKey>,
+        key: Option<Arc<SecretKey>>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let mut entries = pin!(log.read(self.id, *self.end.borrow()));

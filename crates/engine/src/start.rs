@@ -186,7 +186,8 @@ impl Engine {
         let mut folding = Vec::new();
         for partition in partitions.values() {
             let (log, waiting) = (Arc::clone(&log), Arc::clone(&waiting));
-            let key = audit.as_ref().map(|(_, audit)| partition_key(&audit.key, partition.id));
+            let signing = audit.as_ref().filter(|(_, audit)| audit.promises);
+            let key = signing.map(|(_, audit)| Arc::new(partition_key(&audit.key, partition.id)));
             let run = Arc::clone(partition).run(log, waiting, snapshots.clone(), key, stopped.clone());
             folding.push(tasks.spawn(run));
         }

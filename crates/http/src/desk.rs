@@ -214,7 +214,7 @@ async fn take_returns(
     let lines = body::lines(&bytes)?;
     app.limits.key(&key.name, lines.len().saturating_sub(1))?;
     let prepared: Vec<_> = lines.into_iter().map(|line| prepare(line, None)).collect();
-    batch_answer(&record_all(app, prepared).await)
+    batch_answer(&headers, &record_all(app, prepared).await)
 }
 
 /// Records a batch: one submission a partition, in the order of the lines.

@@ -83,8 +83,12 @@ enum Said<'a> {
 }
 
 /// The answer to a batch: a line for each of its lines, in their order.
-pub(crate) fn batch_answer(results: &[Result<Recorded, Problem>]) -> Answer {
-    let mut out = Vec::with_capacity(results.len() * 160);
+/// Receipts hold no promises where `headers` prefer a minimal answer (RFC 7240): who sends thousands of votes a
+/// second can do without a kilobyte for each of them, and ask for the proofs of some a second later.
+pub(crate) fn batch_answer(headers: &HeaderMap, results: &[Result<Recorded, Problem>]) -> Answer {
+    let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let minimal = prefers.flat_map(|value| value.split(',')).any(|wish| wish.trim() == "return=minimal");
+    let mut out = Vec::with_capacity(results.len() * if minimal { 160 } else { 1_200 });
     let mut confirmation = Confirmation::new();
     for (i, result) in results.iter().enumerate() {
         let status = result.as_ref().map_or_else(|problem| problem.status, Recorded::status);
@@ -92,7 +96,8 @@ pub(crate) fn batch_answer(results: &[Result<Recorded, Problem>]) -> Answer {
         let _ = write!(out, r#"{{"line":{},"status":{status},"#, i + 1);
         let said = match result {
             Ok(Recorded { accepted: Accepted { receipt, held_because: None, .. }, receipts, .. }) => {
-                confirmation.write(receipt.record, receipt.time, receipts.as_deref(), &mut out);
+                let promises = receipts.as_ref().filter(|_| !minimal).and_then(|receipts| receipts.get());
+                confirmation.write(receipt.record, receipt.time, promises, &mut out);
                 out.extend_from_slice(b"}\n");
                 continue;
             }
@@ -156,5 +161,5 @@ pub(crate) async fn post_votes(
         }
     }
     let results: Option<Vec<_>> = results.into_iter().collect();
-    batch_answer(&results.ok_or(Code::Internal)?)
+    batch_answer(&headers, &results.ok_or(Code::Internal)?)
 }

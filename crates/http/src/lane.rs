@@ -510,7 +510,7 @@ impl Lane {
         while let Some(key) = self.dirty.pop() {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             connection.dirty = false;
-            if connection.flush(self.now).is_err() {
+            if connection.flush(self.now, &mut self.pen).is_err() {
                 self.drop_connection(key);
                 continue;
             }

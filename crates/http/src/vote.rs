@@ -10,7 +10,6 @@ use canvass_election::tally::{Outcome, Reason};
 use canvass_engine::{IngestError, Published, Verdict};
 use canvass_protocol::api::{Accepted, Receipt, VoteRequest};
 use canvass_protocol::problem::{Code, Problem};
-use canvass_tlog::receipt::BatchReceipts;
 
 use crate::App;
 use crate::auth::{KEY_PREFIX, Role};
@@ -38,7 +37,7 @@ pub(crate) struct Recorded {
 }
 
 /// The receipts of a batch, where the log is published.
-pub(crate) type Receipts = Option<Arc<BatchReceipts>>;
+pub(crate) type Receipts = Option<Arc<canvass_engine::Receipts>>;
 
 impl Recorded {
     pub(crate) fn status(&self) -> u16 {
@@ -49,7 +48,7 @@ impl Recorded {
     pub(crate) fn accepted(&self) -> Accepted {
         let mut accepted = self.accepted.clone();
         let position = accepted.receipt.record.position;
-        accepted.receipt.promise = self.receipts.as_ref().and_then(|receipts| receipts.text(position));
+        accepted.receipt.promise = self.receipts.as_ref().and_then(|receipts| receipts.get()?.text(position));
         accepted
     }
 }
@@ -235,7 +234,7 @@ pub(crate) async fn settle(
 /// The receipts of a record that was in the log before.
 pub(crate) async fn receipts_again(app: &App, record: RecordId) -> Result<Receipts, Problem> {
     let Some(audit) = app.engine.audit() else { return Ok(None) };
-    audit.receipts(record.partition, record.offset).await.map(Some).map_err(internal)
+    audit.receipts(record.partition, record.offset).await.map_err(internal)
 }
 
 fn counted(record: RecordId, time: Timestamp) -> Accepted {

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, compress256};
 use tlog_tiles::{EMPTY_HASH, Hash};
 
 /// An entry bundle has two bytes for the length of an entry.
 const LONGEST: usize = 65_535;
 /// No record starts with this byte, because it is the version that no record has.
 const STAND_IN: u8 = 0;
+/// What fits into two blocks of SHA-256 with its first byte, the end mark and the length.
+const SHORT: usize = 128 - 1 - 1 - 8 + 1;
 const STAND_IN_LENGTH: usize = 1 + 8 + 32;
 /// How many hashes a tile holds.
 pub(crate) const WIDTH: usize = 256;
@@ -67,10 +69,47 @@ impl<'a> Entry<'a> {
 
 /// The leaf hash of an entry, as it stands in a bundle: SHA-256 of a zero byte and the entry.
 pub fn leaf_hash(entry: &[u8]) -> Hash {
+    if entry.len() < SHORT {
+        return short_hash(0, [entry, &[]]);
+    }
     let mut sha = Sha256::new();
     sha.update([0]);
     sha.update(entry);
     Hash(sha.finalize().into())
+}
+
+/// SHA-256 of a byte and two texts that are together shorter than [`SHORT`]. The blocks are put together here, which
+/// takes half the time of a hasher that must be ready for any length.
+fn short_hash(first: u8, texts: [&[u8]; 2]) -> Hash {
+    const START: [u32; 8] = [
+        0x6a09_e667,
+        0xbb67_ae85,
+        0x3c6e_f372,
+        0xa54f_f53a,
+        0x510e_527f,
+        0x9b05_688c,
+        0x1f83_d9ab,
+        0x5be0_cd19,
+    ];
+    let mut bytes = [0; 128];
+    bytes[0] = first;
+    let mut end = 1;
+    for text in texts {
+        bytes[end..end + text.len()].copy_from_slice(text);
+        end += text.len();
+    }
+    bytes[end] = 0x80;
+    // One block where the end mark and the length, in 8 bytes, fit into it.
+    let blocks = if end < 56 { 1 } else { 2 };
+    bytes[64 * blocks - 8..64 * blocks].copy_from_slice(&(8 * end as u64).to_be_bytes());
+    let (bytes, _) = bytes.as_chunks::<64>();
+    let mut state = START;
+    compress256(&mut state, &[bytes[0].into(), bytes[1].into()][..blocks]);
+    let mut hash = [0; 32];
+    for (word, out) in state.iter().zip(hash.as_chunks_mut::<4>().0) {
+        *out = word.to_be_bytes();
+    }
+    Hash(hash)
 }
 
 /// The leaf hash of a record.
@@ -80,10 +119,7 @@ pub fn record_hash(record: &[u8]) -> Hash {
 
 /// The hash of an inner node.
 pub(crate) fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut bytes = [1; 65];
-    bytes[1..33].copy_from_slice(&left.0);
-    bytes[33..].copy_from_slice(&right.0);
-    Hash(Sha256::digest(bytes).into())
+    short_hash(1, [&left.0, &right.0])
 }
 
 /// The root of a complete tree over 1, 2, 4 … or 256 hashes.
@@ -149,5 +185,9 @@ mod tests {
         let (a, b) = (leaf_hash(b"a"), leaf_hash(b"b"));
         assert_eq!(a, tlog_tiles::record_hash(b"a"));
         assert_eq!(node_hash(&a, &b), tlog_tiles::node_hash(a, b));
+        for length in 0..200 {
+            let entry = vec![7; length];
+            assert_eq!(leaf_hash(&entry), tlog_tiles::record_hash(&entry), "{length}");
+        }
     }
 }

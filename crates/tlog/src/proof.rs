@@ -10,7 +10,7 @@ use crate::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::hash::{leaf_hash, record_hash};
 use crate::key::{KeyError, PublicKey};
 
-pub(crate) const HEADER: &str = "c2sp.org/tlog-proof@v1";
+const HEADER: &str = "c2sp.org/tlog-proof@v1";
 /// More hashes than a path of a believable tree has.
 const LONGEST_PATH: usize = 63;
 

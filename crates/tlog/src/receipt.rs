@@ -15,20 +15,25 @@ use tlog_tiles::Hash;
 use crate::checkpoint::SignedCheckpoint;
 use crate::hash::{node_hash, record_hash};
 use crate::key::{PublicKey, SecretKey};
-use crate::proof::{HEADER, Proof, ProofError};
+use crate::proof::{Proof, ProofError};
 
-/// A hash in Base64.
-type Line = [u8; 44];
+/// What every receipt begins with.
+const BEGIN: &[u8] = b"c2sp.org/tlog-proof@v1\\nindex ";
+/// A hash in Base64 and a line break as it stands in JSON.
+type Line = [u8; 46];
+/// Levels of the tree above which the rest of a path is the same for a whole group of records.
+const GROUP_LEVELS: usize = 4;
 
-/// The receipts of one batch's records.
+/// The receipts of one batch's records, in the form in which they stand in a JSON string: line breaks are `\\n`.
 #[derive(Clone, PartialEq)]
 pub struct BatchReceipts {
-    /// The lines of all nodes, by level and place, the leaves first. Each stands in the receipts of all records
-    /// below its sibling, so it is written once. A node without a sibling stands in the level above as well.
+    /// The lines of the nodes of the lower levels, by level and place, the leaves first. Each stands in the receipts
+    /// of all records below its sibling, so it is written once. A node without a sibling stands in the level above as
+    /// well.
     levels: Vec<Vec<Line>>,
+    /// For each group of records, the rest of the path, an empty line and the note.
+    rests: Vec<Vec<u8>>,
     checkpoint: SignedCheckpoint,
-    /// The note as the inside of a JSON string.
-    escaped: String,
 }
 
 impl fmt::Debug for BatchReceipts {
@@ -52,8 +57,17 @@ impl BatchReceipts {
         let root = hashes.first().copied().unwrap_or(tlog_tiles::EMPTY_HASH);
         let origin = format!("{}/batch/{batch}/{time}", key.name());
         let checkpoint = SignedCheckpoint::sign(key, &origin, size, root);
-        let escaped = escape(checkpoint.note());
-        Self { levels, checkpoint, escaped }
+        let note = escape(checkpoint.note());
+        let upper = levels.split_off(levels.len().min(GROUP_LEVELS));
+        let groups = upper.first().map_or(1, Vec::len);
+        let rests = (0..groups).map(|group| {
+            let mut rest = Vec::with_capacity(upper.len() * size_of::<Line>() + 2 + note.len());
+            siblings(&upper, group, &mut rest);
+            rest.extend_from_slice(b"\\n");
+            rest.extend_from_slice(note.as_bytes());
+            rest
+        });
+        Self { rests: rests.collect(), levels, checkpoint }
     }
 
     /// How many records the batch has.
@@ -63,44 +77,44 @@ impl BatchReceipts {
 
     /// The receipt of the record at that position in the batch, if it has so many: a tlog-proof.
     pub fn text(&self, position: u32) -> Option<String> {
-        let mut out = Vec::new();
-        self.write(position, (b"\n", self.checkpoint.note()), &mut out).then_some(())?;
-        String::from_utf8(out).ok()
+        let mut json = Vec::new();
+        self.write_json(position, &mut json).then_some(())?;
+        let text = String::from_utf8(json).ok()?;
+        let (head, _) = text.split_at(text.find("\\n\\n")?);
+        Some(format!("{}\n\n{}", head.replace("\\n", "\n"), self.checkpoint.note()))
     }
 
     /// Writes the same as the inside of a JSON string; false, and nothing, if the batch has no such position.
     pub fn write_json(&self, position: u32, out: &mut Vec<u8>) -> bool {
-        self.write(position, (b"\\n", &self.escaped), out)
-    }
-
-    fn write(&self, position: u32, (line_break, note): (&[u8], &str), out: &mut Vec<u8>) -> bool {
-        if u64::from(position) >= self.checkpoint.size() {
+        let place = usize::try_from(position).unwrap_or(usize::MAX);
+        let Some(rest) = self.rests.get(place >> GROUP_LEVELS).filter(|_| u64::from(position) < self.size())
+        else {
             return false;
-        }
-        let mut line = |words: &[&[u8]]| {
-            words.iter().for_each(|word| out.extend_from_slice(word));
-            out.extend_from_slice(line_break);
         };
-        line(&[HEADER.as_bytes()]);
-        line(&[b"index ", position.to_string().as_bytes()]);
-        let mut node = usize::try_from(position).unwrap_or(usize::MAX);
-        for level in &self.levels {
-            if let Some(sibling) = level.get(node ^ 1) {
-                line(&[sibling]);
-            }
-            node /= 2;
-        }
-        line(&[]);
-        out.extend_from_slice(note.as_bytes());
+        out.extend_from_slice(BEGIN);
+        out.extend_from_slice(position.to_string().as_bytes());
+        out.extend_from_slice(b"\\n");
+        siblings(&self.levels, place, out);
+        out.extend_from_slice(rest);
         true
+    }
+}
+
+/// The lines beside the way up from a node of the lowest of some levels.
+fn siblings(levels: &[Vec<Line>], mut node: usize, out: &mut Vec<u8>) {
+    for level in levels {
+        if let Some(sibling) = level.get(node ^ 1) {
+            out.extend_from_slice(sibling);
+        }
+        node /= 2;
     }
 }
 
 fn lines(hashes: &[Hash]) -> Vec<Line> {
     let line = |hash: &Hash| {
-        let mut line = [0; 44];
+        let mut line = *b"????????????????????????????????????????????\\n";
         // 32 bytes are 44 digits, always.
-        let _ = BASE64_STANDARD.encode_slice(hash.0, &mut line);
+        let _ = BASE64_STANDARD.encode_slice(hash.0, &mut line[..44]);
         line
     };
     hashes.iter().map(line).collect()

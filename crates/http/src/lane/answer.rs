@@ -27,6 +27,10 @@ pub(super) enum Ready {
     Written(Vec<u8>),
 }
 
+/// Most buffers that are kept for the connection that needs one next, and the largest of them.
+const MAX_PAPERS: usize = 256;
+const MAX_PAPER: usize = 128 << 10;
+
 /// Writes answers; keeps what is the same for many of them.
 pub(super) struct Pen {
     /// The heads of confirmations, of new votes and of repetitions, up to the body's length, while the second lasts.
@@ -36,7 +40,10 @@ pub(super) struct Pen {
     /// The end of a head with the date, while the second lasts.
     date: String,
     confirmation: Confirmation,
-    body: Vec<u8>,
+    /// Buffers that no connection uses now.
+    papers: Vec<Vec<u8>>,
+    /// Digits of the last confirmation's length.
+    digits: usize,
 }
 
 impl Pen {
@@ -46,10 +53,23 @@ impl Pen {
             overloaded: Vec::new(),
             date: String::new(),
             confirmation: Confirmation::new(),
-            body: Vec::new(),
+            papers: Vec::new(),
+            digits: 3,
         };
         pen.tick();
         pen
+    }
+
+    /// An empty buffer for answers.
+    pub(super) fn paper(&mut self) -> Vec<u8> {
+        self.papers.pop().unwrap_or_default()
+    }
+
+    /// Takes back a buffer that is empty, for the next connection that needs one.
+    pub(super) fn take_back(&mut self, paper: Vec<u8>) {
+        if self.papers.len() < MAX_PAPERS && paper.capacity() <= MAX_PAPER {
+            self.papers.push(paper);
+        }
     }
 
     /// Notes the present second.
@@ -67,12 +87,22 @@ impl Pen {
             Ready::Written(bytes) => out.extend_from_slice(bytes),
             Ready::Prepared(sheet, form) => sheet.write(*form, &self.date, out),
             Ready::Counted { record, time, replayed, receipts } => {
-                self.body.clear();
-                self.body.push(b'{');
-                self.confirmation.write(*record, *time, receipts.as_deref(), &mut self.body);
-                self.body.push(b'}');
                 out.extend_from_slice(&self.heads[usize::from(*replayed)]);
-                close(&self.body, out);
+                // The body is written in its place, behind room for as many digits as the last length had.
+                let length = out.len()..out.len() + self.digits;
+                out.resize(length.end, b'0');
+                out.extend_from_slice(b"\r\n\r\n{");
+                let receipts = receipts.as_ref().and_then(|receipts| receipts.get());
+                self.confirmation.write(*record, *time, receipts, out);
+                out.push(b'}');
+                let mut digits = itoa::Buffer::new();
+                let digits = digits.format(out.len() - length.end - 4).as_bytes();
+                self.digits = digits.len();
+                if digits.len() == length.len() {
+                    out[length].copy_from_slice(digits);
+                } else {
+                    out.splice(length, digits.iter().copied());
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::server::Slot;
 const MAX_PENDING: usize = 128;
 /// Bytes of answers above which a client that does not read them is not read either.
 const MAX_OUTPUT: usize = 64 << 10;
-/// An output buffer above this size is not kept for the next answers.
+/// An output buffer above this size goes to the connection that needs one next.
 const KEPT_OUTPUT: usize = 4 << 10;
 
 pub(super) struct Connection {
@@ -95,6 +95,9 @@ impl Connection {
             }
             return;
         }
+        if self.output.capacity() == 0 {
+            self.output = pen.paper();
+        }
         pen.write(&ready, &mut self.output);
         self.pending.pop_front();
         self.first += 1;
@@ -110,7 +113,7 @@ impl Connection {
     }
 
     /// Writes what the socket takes. Its event says when it takes more.
-    pub(super) fn flush(&mut self, now: Instant) -> io::Result<()> {
+    pub(super) fn flush(&mut self, now: Instant, pen: &mut Pen) -> io::Result<()> {
         let mut written = 0;
         while written < self.output.len() {
             match retry(|| self.socket.write(&self.output[written..]))? {
@@ -122,7 +125,7 @@ impl Connection {
         }
         self.output.drain(..written);
         if self.output.is_empty() && self.output.capacity() > KEPT_OUTPUT {
-            self.output = Vec::new();
+            pen.take_back(std::mem::take(&mut self.output));
         }
         Ok(())
     }

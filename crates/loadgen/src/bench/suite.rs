@@ -16,6 +16,7 @@ mod nginx;
 mod night;
 mod overload;
 mod peers;
+mod proof;
 mod read;
 mod report;
 mod screen;

@@ -101,6 +101,22 @@ impl Suite {
         name: &str,
         definition: &str,
     ) -> Result<Server, Fault> {
+        self.canvass_again(self.prepared(credentials, name, definition)?)
+    }
+
+    /// Starts one that leaves parts of the proof out, with a live vote.
+    pub(crate) fn canvass_with_proof(
+        &self,
+        credentials: &Credentials,
+        name: &str,
+        proof: &str,
+    ) -> Result<Server, Fault> {
+        let data = self.prepared(credentials, name, DEFINITION)?;
+        self.serving(data, &["--proof", proof])
+    }
+
+    /// A new data folder of this name.
+    fn prepared(&self, credentials: &Credentials, name: &str, definition: &str) -> Result<PathBuf, Fault> {
         let data = self.stage.folder().join(name);
         fs::create_dir_all(&data)?;
         for file in fs::read_dir(&credentials.folder)? {
@@ -108,15 +124,19 @@ impl Suite {
             fs::copy(file.path(), data.join(file.file_name()))?;
         }
         fs::write(data.join("election.toml"), definition)?;
-        self.canvass_again(data)
+        Ok(data)
     }
 
     /// Starts a server on a data folder that is there; it has counted its log when this returns.
     pub(crate) fn canvass_again(&self, data: PathBuf) -> Result<Server, Fault> {
+        self.serving(data, &[])
+    }
+
+    fn serving(&self, data: PathBuf, options: &[&str]) -> Result<Server, Fault> {
         let mut command = self.binary();
         command.args(["serve", "--listen", "127.0.0.1:0", "--rate-per-address", "0", "--rate-per-key", "0"]);
         command.arg("--data").arg(&data).arg("--election").arg(data.join("election.toml"));
-        let (pid, address) = self.listening(&mut command)?;
+        let (pid, address) = self.listening(command.args(options))?;
         Ok(Server { pid, address, data })
     }
 

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::canvass::Credentials;
+use super::canvass::{Credentials, Server};
 use super::drive::{Answers, Driver};
 use super::http::{LineStatuses, Statuses};
 use super::report::{Row, Table};
@@ -122,13 +122,35 @@ pub(crate) fn canvass_ndjson(bench: &Bench<'_>, leg: &Leg) -> Result<Trial, Faul
     counts(bench, leg, bench.batches(), LineStatuses::default())
 }
 
+/// Canvass, one vote a request, with parts of the proof.
+pub(crate) fn canvass_with(bench: &Bench<'_>, leg: &Leg, proof: &str) -> Result<Trial, Fault> {
+    let server = bench.suite.canvass_with_proof(&bench.credentials, leg.name, proof)?;
+    counts_on(bench, leg, server, bench.single(), Statuses::default())
+}
+
+/// Canvass, NDJSON, with parts of the proof.
+pub(crate) fn ndjson_with(bench: &Bench<'_>, leg: &Leg, proof: &str) -> Result<Trial, Fault> {
+    let server = bench.suite.canvass_with_proof(&bench.credentials, leg.name, proof)?;
+    counts_on(bench, leg, server, bench.batches(), LineStatuses::default())
+}
+
 fn counts<A: Answers + AsRef<Statuses>>(
     bench: &Bench<'_>,
     leg: &Leg,
-    (requests, expected): &(Requests, Expected),
+    sent: &(Requests, Expected),
     answers: A,
 ) -> Result<Trial, Fault> {
     let server = bench.suite.canvass(&bench.credentials, leg.name)?;
+    counts_on(bench, leg, server, sent, answers)
+}
+
+fn counts_on<A: Answers + AsRef<Statuses>>(
+    bench: &Bench<'_>,
+    leg: &Leg,
+    server: Server,
+    (requests, expected): &(Requests, Expected),
+    answers: A,
+) -> Result<Trial, Fault> {
     announce(leg, server.pid);
     let (trial, answers) = drive(server.address, leg, requests, expected, answers)?;
     answers.as_ref().check(&[(200, expected.again), (201, expected.new)])?;

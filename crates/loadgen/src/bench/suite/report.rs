@@ -102,6 +102,11 @@ impl Table {
         Table { table: table.to_owned(), machine: machine(), rows, aims: Vec::new(), notes: Vec::new() }
     }
 
+    /// Adds a row that was measured another way.
+    pub(crate) fn add(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
     fn median(&self, name: &str) -> Option<u64> {
         self.rows.iter().find(|row| row.name == name).map(|row| row.median)
     }

@@ -159,7 +159,7 @@ pub(crate) fn batches(votes: Range<u64>, lines: u64, key: &str) -> (Requests, Ex
         let _ = write!(
             text,
             "POST /api/v1/votes HTTP/1.1\r\nhost: vote.example.org\r\ncontent-type: application/x-ndjson\r\n\
-             authorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n{body}",
+             prefer: return=minimal\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         requests.push(text.as_bytes());
