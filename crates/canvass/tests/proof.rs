@@ -213,6 +213,22 @@ async fn receipts_are_promises_that_are_kept() {
     }
 }
 
+#[test]
+fn answers_to_batches_hold_promises_unless_less_is_preferred() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let promise = |voter: &str, more: &[(&str, &str)]| {
+        let headers = [&[("content-type", "application/x-ndjson")], more].concat();
+        let line = json!({"contest": "song", "selections": ["x"], "voter": voter, "key": "k"}).to_string();
+        let answer = support::raw(&server.address, "POST", "/api/v1/votes", &headers, line.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["receipt"].get("promise").is_some()
+    };
+    assert!(promise("a", &[]) && promise("a", &[]) && promise("b", &[("prefer", "return=representation")]));
+    assert!(!promise("c", &[("prefer", "return=minimal")]));
+    assert!(!promise("d", &[("prefer", "wait=5, return=minimal")]));
+}
+
 /// Every checkpoint that a client saw must be a beginning of the log after three kills in the middle of a load.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_checkpoint_is_contradicted_across_three_kills() {
