@@ -229,7 +229,12 @@ impl fmt::Display for Proven {
         writeln!(f, "{} is in the log.", self.record)?;
         writeln!(f, "  it says        {}", self.says)?;
         writeln!(f, "  taken in       {}", self.time)?;
-        writeln!(f, "  leaf           {} of {}, hash {}", self.leaf, self.partition_size, self.leaf_hash)?;
+        let (number, of, log) = (self.leaf + 1, self.partition_size, self.record.partition);
+        writeln!(
+            f,
+            "  place          number {number} of the {of} records of {log}, hash {}",
+            self.leaf_hash
+        )?;
         writeln!(f, "  checkpoint     {} leaves, root {}", self.checkpoint_size, self.checkpoint_root)?;
         if !self.cosigners.is_empty() {
             writeln!(f, "  cosigned by    {}", self.cosigners.join(", "))?;
