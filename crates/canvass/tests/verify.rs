@@ -11,7 +11,7 @@ use canvass_loadgen::bench::ingest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use support::{POLL, Server, eventually, fails, get, log_key, post, run, verified};
+use support::{POLL, Server, add_key, eventually, fails, get, log_key, post, run, verified};
 
 fn start(folder: &Path) -> Server {
     let file = folder.join("election.toml");
@@ -100,6 +100,142 @@ async fn a_count_is_verified_while_votes_come_in() {
     let voters = verifying.await.unwrap();
     voting.abort();
     assert!(voters.is_sorted() && voters[0] < voters[2], "{voters:?}");
+}
+
+/// Two regions with two wards each, whose returns go to two partitions, and votes by every policy.
+const BUSY: &str = r#"
+id = "busy"
+name = "Busy"
+partitions = { votes = 3, returns = 2 }
+units = [
+  { id = "land", name = "Land" },
+  { id = "east", name = "East", parent = "land" }, { id = "west", name = "West", parent = "land" },
+  { id = "e1", name = "E1", parent = "east" }, { id = "e2", name = "E2", parent = "east" },
+  { id = "w1", name = "W1", parent = "west" }, { id = "w2", name = "W2", parent = "west" },
+]
+[[contests]]
+id = "mayor"
+name = "Mayor"
+kind = "single-choice"
+counting = "returns"
+count_types = ["election-day", "absentee"]
+selections = [{ id = "ash", name = "Ash" }, { id = "elm", name = "Elm" }]
+[[contests]]
+id = "judge"
+name = "Judge of the east"
+kind = "single-choice"
+unit = "east"
+counting = "returns"
+selections = [{ id = "fir", name = "Fir" }, { id = "oak", name = "Oak" }]
+[[contests]]
+id = "replace"
+name = "Replaceable"
+kind = "single-choice"
+counting = "votes"
+eligibility = "open"
+policy = "replace"
+selections = [{ id = "x", name = "X" }, { id = "y", name = "Y" }]
+[[contests]]
+id = "several"
+name = "Several"
+kind = "audience-poll"
+counting = "votes"
+eligibility = "open"
+policy = "up_to(3)"
+selections = [{ id = "x", name = "X" }, { id = "y", name = "Y" }]
+"#;
+
+/// A desk and a source in one, who do all there is to do.
+struct Desk<'a> {
+    server: &'a Server,
+    key: String,
+    sent: std::cell::Cell<u32>,
+}
+
+impl Desk<'_> {
+    /// Posts a body, and returns the record that was made.
+    fn post(&self, path: &str, body: Value) -> String {
+        self.sent.set(self.sent.get() + 1);
+        let key = format!("key {}", self.sent.get());
+        let answer = post(&self.server.address, path, Some(&self.key), Some(&key), &body);
+        assert!(matches!(answer.status, 200..=202), "{path} {body}: {} {}", answer.status, answer.body);
+        answer.json()["receipt"]["record"].as_str().unwrap().to_owned()
+    }
+
+    fn returns(&self, (contest, unit, count_type): (&str, &str, &str), votes: Value) -> String {
+        let counts = json!({ "votes": votes });
+        let body = json!({ "contest": contest, "unit": unit, "count_type": count_type, "counts": counts });
+        self.post("/api/v1/returns", body)
+    }
+
+    fn act(&self, path: &str) -> String {
+        self.post(path, json!({ "reason": "so it is" }))
+    }
+}
+
+/// What happens on a busy night, all of it.
+fn night(desk: &Desk<'_>) {
+    let mayor = |unit, count_type, ash, elm| {
+        desk.returns(("mayor", unit, count_type), json!({ "ash": ash, "elm": elm }))
+    };
+    for (unit, ash) in [("e1", 310), ("e2", 420), ("w1", 530), ("w2", 640)] {
+        mayor(unit, "election-day", ash, 500);
+        mayor(unit, "absentee", ash / 3, 77);
+    }
+    desk.returns(("judge", "e1", "total"), json!({ "fir": 3, "oak": 4 }));
+    let stands = mayor("e1", "election-day", 311, 500);
+    let counts = json!({ "votes": { "ash": 300, "elm": 511 } });
+    desk.post(
+        &format!("/api/v1/returns/{stands}/corrections"),
+        json!({ "reason": "swapped", "counts": counts }),
+    );
+    // A lower count is held, and released; another is held, and rejected; a third is held for good.
+    let held = mayor("w1", "absentee", 1, 1);
+    desk.act(&format!("/api/v1/returns/{held}/release"));
+    let held = mayor("w2", "absentee", 1, 1);
+    desk.act(&format!("/api/v1/returns/{held}/reject"));
+    mayor("w2", "absentee", 2, 1);
+    desk.post("/api/v1/contests/mayor/call", json!({ "reason": "a wide lead", "winners": ["ash"] }));
+    desk.act("/api/v1/contests/mayor/uncall");
+    let recount = json!({ "contest": "mayor", "unit": "east", "reason": "close" });
+    let open = desk.post("/api/v1/recounts", recount.clone());
+    let counts = json!({ "votes": { "ash": 299, "elm": 512 } });
+    let counted = json!({ "contest": "mayor", "unit": "e1", "count_type": "election-day", "counts": counts });
+    desk.post(&format!("/api/v1/recounts/{open}/returns"), counted);
+    desk.act(&format!("/api/v1/recounts/{open}/close"));
+    desk.act("/api/v1/contests/judge/close");
+    desk.act("/api/v1/contests/judge/certify");
+    desk.post("/api/v1/recounts", json!({ "contest": "mayor", "unit": "w2", "reason": "closer" }));
+    for voter in 0..40 {
+        let name = format!("voter {}", voter % 15);
+        for contest in ["replace", "several"] {
+            let choice = if voter % 2 == 0 { "x" } else { "y" };
+            let body = json!({ "contest": contest, "selections": [choice], "voter": name });
+            let key = format!("{contest} {voter}");
+            post(&desk.server.address, "/api/v1/vote", None, Some(&key), &body);
+        }
+    }
+}
+
+#[test]
+fn everything_that_can_happen_on_a_night_is_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("election.toml"), folder.path().join("data"));
+    std::fs::write(&file, BUSY).unwrap();
+    let key = add_key(&data, "desk", &["source", "desk"]);
+    let mut server = Server::start(&data, &["--election", file.to_str().unwrap(), "--tick-ms", "50"]);
+    night(&Desk { server: &server, key, sent: std::cell::Cell::new(0) });
+    let log = log_key(&data);
+    eventually("the last votes are published", || {
+        let results = get(&server.address, "/api/v1/results?contest=several");
+        (results["counts"]["total"] == 40).then_some(())
+    });
+    let report = verified(&server.url(), &log, &[]);
+    assert_eq!((&report["corrections"], &report["held"]), (&json!(1), &json!(3)));
+    // Seven units and three, and two districts of votes.
+    assert_eq!(report["documents"], 7 + 3 + 2);
+    server.restart();
+    assert_eq!(verified(&server.url(), &log, &[])["outcomes"], report["outcomes"]);
 }
 
 /// Puts TLS before a server, as whoever runs one does, and answers the port.
