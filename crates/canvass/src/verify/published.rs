@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use canvass_election::Merge;
 use canvass_election::definition::Definition;
@@ -21,6 +22,9 @@ use super::source::Source;
 
 /// Places of one document that are named; a wrong total often has others in its train.
 const NAMED: usize = 4;
+/// How old a list may be: caches may show one for eleven seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(300);
 /// Rows of one page of a list.
 pub(crate) const PAGE: usize = 1_000;
 
@@ -261,8 +265,27 @@ fn compare_rows(address: &str, published: &Rows, own: &Rows, found: &mut Vec<Dif
 }
 
 /// Compares the list of corrections, and the history of every unit that had a return held; answers how many
-/// corrections and how many held returns there are.
+/// corrections and how many held returns there are. A list may be a moment behind the checkpoint, and longer where it
+/// comes through a cache, so one that differs is read again.
 pub(crate) fn compare_lists(
+    source: &Source,
+    definition: &Definition,
+    counted: &BTreeMap<PartitionId, Counted>,
+    found: &mut Vec<Difference>,
+) -> Result<(usize, usize), Halt> {
+    let began = Instant::now();
+    loop {
+        let mut differing = Vec::new();
+        let counts = compare_lists_once(source, definition, counted, &mut differing)?;
+        if differing.is_empty() || !source.is_live() || began.elapsed() > PATIENCE {
+            found.append(&mut differing);
+            return Ok(counts);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn compare_lists_once(
     source: &Source,
     definition: &Definition,
     counted: &BTreeMap<PartitionId, Counted>,
