@@ -168,6 +168,12 @@ function vote(bytes, election) {
   return { contest: String(contest?.name), choices: choices.join(" and "), time: `${time} UTC` };
 }
 
+/** The kind of an event that is written as JSON. @param {Uint8Array} bytes */
+function kind(bytes) {
+  if (bytes[0] !== 1 || bytes[1] !== 0) return "unknown";
+  return Object.keys(JSON.parse(decoder.decode(bytes.slice(26))))[0];
+}
+
 // What is asked of the server.
 
 /** @param {string} path */
@@ -230,7 +236,7 @@ async function check(record, promise, keyText, done, busy) {
   const said = vote(entry, JSON.parse(decoder.decode(await must("/api/v1/election"))));
   done(said
     ? `The record says: a vote for ${said.choices} in “${said.contest}”, taken in at ${said.time}. Is this how you voted?`
-    : `The record is not a vote. It has ${entry.length} bytes.`);
+    : `The record is not a vote. It has ${entry.length} bytes, and is of the kind “${kind(entry)}”.`);
   if ((await leavesBefore(record, record.offset)) + record.position !== inner.index) {
     throw new Wrong(`The proof is of another record than ${record.text}.`);
   }
