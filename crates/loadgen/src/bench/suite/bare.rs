@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -17,8 +18,15 @@ use tokio::net::TcpListener;
 
 use super::Fault;
 
-const ANSWER: &str =
-    r#"{"receipt":{"record":"votes-4-1024-512","time":"2026-11-23T07:33:23.193Z"},"outcome":"counted"}"#;
+/// As long as Canvass's answer with the promise of a batch of 512 votes.
+static ANSWER: LazyLock<Bytes> = LazyLock::new(|| {
+    let path = r"M4hV0rh2dq5OEfc4zaeb4Kzc5ppnbjx5/GWNSQVAPNI=\n".repeat(9);
+    let note = r"bench/votes/4/batch/1024/1795585007309\n512\nM4hV0rh2dq5OEfc4zaeb4Kzc5ppnbjx5/GWNSQVAPNI=\n\n— bench/votes/4 oZvVOna8/cfJmUIgmV4T+45B1FaIh965nWGW+nMie9K+OuvximHNRdEmIyeBIfWnhrnWL+GqDDeNQxbqJh0iiaRfuQ4=\n";
+    let promise = format!(r"c2sp.org/tlog-proof@v1\nindex 17\n{path}\n{note}");
+    let receipt =
+        format!(r#"{{"record":"votes-4-1024-17","time":"2026-11-23T07:33:23.193Z","promise":"{promise}"}}"#);
+    format!(r#"{{"receipt":{receipt},"outcome":"counted"}}"#).into()
+});
 
 /// The same body that Canvass parses, borrowed where that is possible.
 #[derive(Deserialize)]
@@ -34,7 +42,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyp
     let body = request.into_body().collect().await?.to_bytes();
     let vote = serde_json::from_slice::<Vote<'_>>(&body);
     let good = vote.is_ok_and(|vote| !vote.contest.is_empty() && !vote.selections.is_empty());
-    let mut response = Response::new(Full::new(Bytes::from_static(ANSWER.as_bytes())));
+    let mut response = Response::new(Full::new(ANSWER.clone()));
     *response.status_mut() = if good { StatusCode::CREATED } else { StatusCode::BAD_REQUEST };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
