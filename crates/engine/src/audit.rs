@@ -25,13 +25,14 @@ use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
 use crate::clock::system_time;
-use receipts::Recent;
+
 use records::LongRecords;
 use trees::Trees;
 use witness::Witness;
 
 pub(crate) use publisher::Publisher;
 pub use receipts::Receipts;
+pub(crate) use receipts::{Promises, Recent};
 pub use shown::Shown;
 pub use witness::WitnessOptions;
 
@@ -94,7 +95,7 @@ pub struct Audit {
     views: RwLock<Arc<Views>>,
     read: Reading,
     long: BTreeMap<PartitionId, tokio::sync::Mutex<LongRecords>>,
-    recent: Mutex<Recent>,
+    recent: Recent,
     shown: Mutex<shown::Recent>,
     /// Counts the changes of what is shown.
     changes: watch::Sender<u64>,
@@ -116,6 +117,7 @@ impl Audit {
         folder: PathBuf,
         options: AuditOptions,
         partitions: Vec<PartitionId>,
+        recent: Recent,
         stop: watch::Receiver<bool>,
     ) -> Result<(Arc<Self>, Publisher<L>, Vec<Witness>), AuditError> {
         let witnesses: Result<Vec<_>, _> = options.witnesses.iter().map(Witness::new).collect();
@@ -134,7 +136,7 @@ impl Audit {
             views: RwLock::new(Arc::new(trees.views())),
             read: Box::new(move |partition, from| reader.read(partition, from).boxed()),
             long,
-            recent: Mutex::default(),
+            recent,
             shown: Mutex::default(),
             changes: watch::Sender::new(0),
             witnesses: witnesses.iter().map(|witness| witness.name().to_owned()).collect(),
@@ -258,15 +260,12 @@ impl Audit {
         if !self.promises {
             return Ok(None);
         }
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(receipts) = recent().get(partition, offset) {
+        if let Some(receipts) = self.recent.get(partition, offset) {
             return Ok(Some(receipts));
         }
         let entry = (self.read)(partition, offset).next().await.ok_or("the log has no such batch")?;
         let key = Arc::new(partition_key(&self.secret, partition));
-        let receipts = Arc::new(Receipts::new(entry.map_err(text)?, key));
-        recent().put(partition, offset, Arc::clone(&receipts));
-        Ok(Some(receipts))
+        Ok(Some(self.recent.receipts(entry.map_err(text)?, &key)))
     }
 
     /// The proof that leads from a record to the last checkpoint of the log as a whole; none as long as no

@@ -13,12 +13,11 @@ use canvass_election::tally::{CellValue, ContestState, Partial};
 use canvass_election::{Record, Tally};
 use canvass_log::{Entry, Log, ReadError};
 use canvass_protocol::record::{BatchReader, DecodeError};
-use canvass_tlog::SecretKey;
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::audit::Receipts;
+use crate::audit::Promises;
 use crate::history::{PartitionHistory, changes_of, step_of};
 use crate::ingest::{Verdict, Waiting};
 use crate::snapshot::{self, Snapshot};
@@ -168,7 +167,7 @@ impl Partition {
     }
 
     /// Folds one batch. Verdicts are worked out only for a batch that somebody waits for.
-    fn fold(&self, entry: &Entry, waiting: &Waiting, key: Option<&Arc<SecretKey>>) -> Result<(), String> {
+    fn fold(&self, entry: &Entry, waiting: &Waiting, promises: Option<&Promises>) -> Result<(), String> {
         let undecodable = |e| format!("{}, batch {}: {e}", entry.partition, entry.offset);
         let reader = BatchReader::new(&entry.batch.bytes).map_err(undecodable)?;
         let tag = reader.tag;
@@ -191,7 +190,7 @@ impl Partition {
         self.records.fetch_add(u64::from(entry.batch.count), Ordering::Relaxed);
         self.end.send_replace(entry.offset.next());
         if let Some(verdicts) = verdicts {
-            let receipts = key.map(|key| Arc::new(Receipts::new(entry.clone(), Arc::clone(key))));
+            let receipts = promises.map(|promises| promises.of(entry));
             waiting.answer(tag, verdicts, receipts.as_ref());
         }
         Ok(())
@@ -233,14 +232,14 @@ impl Partition {
         }
     }
 
-    /// Reads and folds; `key` signs receipts. Told to stop, it folds what the log holds by then and writes a snapshot; a `stop` that is
+    /// Reads and folds; `promises` makes receipts. Told to stop, it folds what the log holds by then and writes a snapshot; a `stop` that is
     /// gone ends it at once. A log that cannot be read or decoded is an error for good.
     pub(crate) async fn run<L: Log>(
         self: Arc<Self>,
         log: Arc<L>,
         waiting: Arc<Waiting>,
         snapshots: Option<Arc<Snapshots>>,
-        key: Option<Arc<SecretKey>>,
+        promises: Option<Promises>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let mut entries = pin!(log.read(self.id, *self.end.borrow()));
@@ -261,7 +260,7 @@ impl Partition {
                 entry = entries.next() => entry,
             };
             match entry {
-                Some(Ok(entry)) => self.fold(&entry, &waiting, key.as_ref())?,
+                Some(Ok(entry)) => self.fold(&entry, &waiting, promises.as_ref())?,
                 Some(Err(ReadError::Io(error))) if failures < READ_RETRIES => {
                     tracing::warn!(partition = %self.id, %error, "the log cannot be read; trying again");
                     failures += 1;

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::audit::{Audit, AuditError, AuditOptions, partition_key};
+use crate::audit::{Audit, AuditError, AuditOptions, Promises, Recent, partition_key};
 use crate::board::Board;
 use crate::clock::{Clock, system_time};
 use crate::ingest::{Ingest, Waiting};
@@ -183,12 +183,16 @@ impl Engine {
         let snapshots = in_folder("snapshots").map(Snapshots::new);
         let partitions = load(&*log, &definition, snapshots.as_ref(), &past).await?;
         let audit = in_folder("proof").zip(options.audit);
+        let recent = Recent::default();
         let mut folding = Vec::new();
         for partition in partitions.values() {
             let (log, waiting) = (Arc::clone(&log), Arc::clone(&waiting));
             let signing = audit.as_ref().filter(|(_, audit)| audit.promises);
-            let key = signing.map(|(_, audit)| Arc::new(partition_key(&audit.key, partition.id)));
-            let run = Arc::clone(partition).run(log, waiting, snapshots.clone(), key, stopped.clone());
+            let promises = signing.map(|(_, audit)| Promises {
+                key: Arc::new(partition_key(&audit.key, partition.id)),
+                recent: recent.clone(),
+            });
+            let run = Arc::clone(partition).run(log, waiting, snapshots.clone(), promises, stopped.clone());
             folding.push(tasks.spawn(run));
         }
         recovered(&partitions, &ends, failed.clone()).await.map_err(StartError::Decode)?;
@@ -200,7 +204,7 @@ impl Engine {
         let audit = match audit {
             Some((folder, options)) => {
                 let (audit, publisher, witnesses) =
-                    Audit::open(&log, folder, options, ids.clone(), stopped.clone()).await?;
+                    Audit::open(&log, folder, options, ids.clone(), recent, stopped.clone()).await?;
                 folding.push(tasks.spawn(publisher.run()));
                 let asking =
                     witnesses.into_iter().map(|w| tasks.spawn(w.run(Arc::clone(&audit), stopped.clone())));

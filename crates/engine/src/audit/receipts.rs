@@ -1,7 +1,7 @@
 //! The receipts of a batch's records, made when it is folded, or again for who asks a second time.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use canvass_election::ids::{Offset, PartitionId, Timestamp};
 use canvass_log::Entry;
@@ -9,8 +9,10 @@ use canvass_protocol::record::{BatchReader, DecodeError, time};
 use canvass_tlog::receipt::BatchReceipts;
 use canvass_tlog::{SecretKey, record_hash};
 
-/// Records of batches whose receipts are kept for who asks next; about a hundred bytes each.
-const KEPT_RECORDS: u64 = 500_000;
+/// Records of batches whose receipts are kept for who asks again; about 200 bytes each.
+const KEPT_RECORDS: u64 = 200_000;
+/// Most such batches; a batch takes about 1,500 bytes beside its records.
+const KEPT_BATCHES: usize = 8_192;
 
 /// The receipts of a batch's records. They are made when the first of them is asked for, by whoever asks.
 pub struct Receipts {
@@ -33,7 +35,7 @@ impl PartialEq for Receipts {
 
 impl Receipts {
     /// Those of a batch. `key` is that of its partition.
-    pub fn new(entry: Entry, key: Arc<SecretKey>) -> Self {
+    fn new(entry: Entry, key: Arc<SecretKey>) -> Self {
         Receipts { entry, key, made: OnceLock::new() }
     }
 
@@ -55,26 +57,54 @@ fn sign(entry: &Entry, key: &SecretKey) -> Result<BatchReceipts, DecodeError> {
     Ok(BatchReceipts::sign(key, entry.offset.0, moment.0, hashes))
 }
 
-/// Receipts that were made again of late: clients that were cut off come back together.
+/// Promises the records of one partition's batches.
+pub(crate) struct Promises {
+    pub(crate) key: Arc<SecretKey>,
+    pub(crate) recent: Recent,
+}
+
+impl Promises {
+    /// The receipts of a batch.
+    pub(crate) fn of(&self, entry: &Entry) -> Arc<Receipts> {
+        self.recent.receipts(entry.clone(), &self.key)
+    }
+}
+
+/// Makes receipts, and keeps those of late: clients that were cut off come back together.
+#[derive(Clone, Default)]
+pub(crate) struct Recent(Arc<Mutex<Kept>>);
+
 #[derive(Default)]
-pub(super) struct Recent {
-    batches: VecDeque<(PartitionId, Offset, Arc<Receipts>)>,
+struct Kept {
+    batches: HashMap<(PartitionId, Offset), Arc<Receipts>>,
+    order: VecDeque<(PartitionId, Offset)>,
     records: u64,
 }
 
 impl Recent {
-    pub(super) fn get(&self, partition: PartitionId, offset: Offset) -> Option<Arc<Receipts>> {
-        let found = self.batches.iter().find(|(p, o, _)| (*p, *o) == (partition, offset));
-        found.map(|(_, _, receipts)| Arc::clone(receipts))
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn put(&mut self, partition: PartitionId, offset: Offset, receipts: Arc<Receipts>) {
-        self.records += u64::from(receipts.entry.batch.count);
-        self.batches.push_back((partition, offset, receipts));
-        while self.records > KEPT_RECORDS
-            && let Some((_, _, old)) = self.batches.pop_front()
-        {
-            self.records -= u64::from(old.entry.batch.count);
+    pub(super) fn get(&self, partition: PartitionId, offset: Offset) -> Option<Arc<Receipts>> {
+        self.kept().batches.get(&(partition, offset)).cloned()
+    }
+
+    /// The receipts of a batch, which are kept. `key` is that of its partition.
+    pub(crate) fn receipts(&self, entry: Entry, key: &Arc<SecretKey>) -> Arc<Receipts> {
+        let (place, records) = ((entry.partition, entry.offset), u64::from(entry.batch.count));
+        let receipts = Arc::new(Receipts::new(entry, Arc::clone(key)));
+        let mut kept = self.kept();
+        if kept.batches.insert(place, Arc::clone(&receipts)).is_none() {
+            kept.order.push_back(place);
+            kept.records += records;
         }
+        while (kept.records > KEPT_RECORDS || kept.order.len() > KEPT_BATCHES)
+            && let Some(oldest) = kept.order.pop_front()
+            && let Some(old) = kept.batches.remove(&oldest)
+        {
+            kept.records -= u64::from(old.entry.batch.count);
+        }
+        receipts
     }
 }
