@@ -1,14 +1,15 @@
 //! The log: ordered partitions of batches, durable before they are acknowledged.
 //!
 //! The log is the ground truth of Canvass; everything else is derived from it. It knows nothing of what a
-//! batch holds. Two logs live here and pass one conformance suite: [`MemoryLog`], and [`FileLog`], a journal
-//! of segment files. Nothing is ever removed from a log.
+//! batch holds. Three logs live here and pass one conformance suite: [`MemoryLog`]; [`FileLog`], a journal
+//! of segment files; and [`KafkaLog`], topics of a Kafka cluster. Nothing is ever removed from a log.
 
 mod follow;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod file;
+pub mod kafka;
 pub mod memory;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use canvass_election::ids::{Offset, PartitionId};
 use futures_util::Stream;
 
 pub use file::{FileLog, OpenError, Options, Recovered, TornTail};
+pub use kafka::KafkaLog;
 pub use memory::MemoryLog;
 
 /// The largest batch a log takes: room for the definition of an election with every precinct of a large country.
@@ -73,8 +75,8 @@ pub enum AppendError {
         /// [`MAX_BATCH_BYTES`].
         limit: usize,
     },
-    /// The log could not be written. As long as this process lives the batch is not in the log and may be
-    /// tried again.
+    /// The log could not be written, and the batch may be tried again. As long as this process lives it is not in
+    /// the log; only a log beyond a network may have it all the same, where its answer got lost.
     #[error("the log could not be written: {source}")]
     Io {
         /// What was not appended.
