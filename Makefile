@@ -33,4 +33,4 @@ soak:
 # The tables of docs/BENCHMARKS.md.
 bench:
 	$(CARGO) build --release -p canvass
-	for table in ingest proof peers fold latency overload; do target/release/canvass bench suite $$table || exit 1; done
+	for table in ingest proof peers read stream fold latency overload; do target/release/canvass bench suite $$table || exit 1; done
