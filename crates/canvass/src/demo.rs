@@ -14,6 +14,7 @@ use canvass_protocol::time;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::kafka::KafkaArgs;
 use crate::keys::Folder;
 use crate::serve::{self, Proof, Running, ServeArgs};
 use crate::{Outcome, say};
@@ -46,6 +47,7 @@ async fn start(args: &DemoArgs, folder: &std::path::Path, night: &Night) -> Resu
     let serve = |listen| ServeArgs {
         election: None,
         data: folder.to_owned(),
+        kafka: KafkaArgs::default(),
         listen,
         tick_ms: 250,
         connections: 16_000,

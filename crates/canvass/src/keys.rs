@@ -1,5 +1,6 @@
 //! `canvass key` and `canvass token`.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,17 @@ impl Folder {
     pub(crate) fn make(&self) -> Result<(), String> {
         std::fs::create_dir_all(&self.0)
             .map_err(|e| format!("the data folder {} cannot be made: {e}", self.0.display()))
+    }
+
+    /// Keeps other processes out of the folder as long as what it returns is held.
+    pub(crate) fn lock(&self) -> Result<File, String> {
+        let path = self.0.join("lock");
+        let file = File::create(&path).map_err(|e| format!("{} cannot be made: {e}", path.display()))?;
+        let in_use = || {
+            format!("{} is in use by another process: stop it, or choose another folder", self.0.display())
+        };
+        file.try_lock().map_err(|_| in_use())?;
+        Ok(file)
     }
 
     pub(crate) fn journal(&self) -> PathBuf {

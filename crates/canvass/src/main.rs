@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod digest;
+mod kafka;
 mod keys;
 mod serve;
 mod suite;

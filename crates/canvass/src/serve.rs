@@ -1,5 +1,6 @@
-//! `canvass serve`: all roles in one process on one data folder.
+//! `canvass serve`: all roles in one process on one data folder; the log lies there as well, or on Kafka.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,9 +12,12 @@ use canvass_http::auth::{Keys, Tokens};
 use canvass_http::{App, Edge, Limits, server};
 use canvass_log::{FileLog, Log};
 use clap::Args;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::kafka::KafkaArgs;
 use crate::keys::Folder;
 use crate::{Outcome, read_definition, say, witnesses};
 
@@ -25,6 +29,8 @@ pub(crate) struct ServeArgs {
     /// The folder for the log and everything beside it
     #[arg(long, env = "CANVASS_DATA", value_name = "DIR", default_value = "canvass-data")]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
     /// The address to listen on; name another than a loopback address to be reachable from outside
     #[arg(long, env = "CANVASS_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
@@ -66,9 +72,11 @@ pub(crate) struct Running {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     engine: Arc<Engine>,
-    log: Arc<FileLog>,
+    close: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
+    /// Keeps a second process out of the data folder; a journal has its own lock.
+    _lock: Option<File>,
 }
 
 /// Starts a server; everything in its log has been counted when this returns.
@@ -76,10 +84,33 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     let folder = Folder(args.data.clone());
     folder.make()?;
     let started = Instant::now();
-    let journal = folder.journal();
-    let opened =
-        tokio::task::spawn_blocking(move || FileLog::open(&journal)).await.map_err(|e| e.to_string())?;
-    let (log, recovered) = opened.map_err(|e| e.to_string())?;
+    let (running, log) = if let Some(log) = args.kafka.open(definition.as_ref()).await? {
+        let lock = Some(folder.lock()?);
+        (Running { _lock: lock, ..start_on(args, definition, log).await? }, "Kafka")
+    } else {
+        let journal = folder.journal();
+        let opened =
+            tokio::task::spawn_blocking(move || FileLog::open(&journal)).await.map_err(|e| e.to_string())?;
+        let (log, _) = opened.map_err(|e| e.to_string())?;
+        (start_on(args, definition, log).await?, "a journal")
+    };
+    tracing::info!(
+        log,
+        batches = running.engine.progress().values().map(|progress| progress.end.0).sum::<u64>(),
+        seconds = started.elapsed().as_secs_f64(),
+        election = running.engine.definition().id,
+        "the log has been counted"
+    );
+    Ok(running)
+}
+
+/// Starts a server on a log.
+async fn start_on<L: Log>(
+    args: &ServeArgs,
+    definition: Option<Definition>,
+    log: L,
+) -> Result<Running, String> {
+    let folder = Folder(args.data.clone());
     let log = Arc::new(log);
     let stored = stored_definition(&*log).await.map_err(|e| e.to_string())?;
     // The log is named after its election unless its key was made with another name.
@@ -93,12 +124,6 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     };
     let engine = Engine::start(Arc::clone(&log), definition, options).await.map_err(|e| e.to_string())?;
     let engine = Arc::new(engine);
-    tracing::info!(
-        records = recovered.records,
-        seconds = started.elapsed().as_secs_f64(),
-        election = engine.definition().id,
-        "the log has been counted"
-    );
     let authority = args.token_key.as_ref().map(std::fs::read).transpose();
     let authority = authority.map_err(|e| format!("the token key cannot be read: {e}"))?;
     let app = Arc::new(App {
@@ -116,7 +141,8 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     let (stop, stopped) = watch::channel(false);
     let connections = usize::try_from(args.connections).unwrap_or(usize::MAX);
     let serving = tokio::spawn(server::serve(listener, app, connections, stopped));
-    Ok(Running { address, engine, log, stop, serving })
+    let close = Box::new(move || async move { log.close().await }.boxed());
+    Ok(Running { address, engine, close, stop, serving, _lock: None })
 }
 
 impl Running {
@@ -131,7 +157,7 @@ impl Running {
         // Whatever ended it, it has ended.
         let _ = self.serving.await;
         self.engine.stop().await;
-        self.log.close().await;
+        (self.close)().await;
     }
 }
 

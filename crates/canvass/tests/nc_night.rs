@@ -18,7 +18,7 @@ use canvass_protocol::{definition, time};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use support::{Server, add_key, eventually, get, log_key, run, verified};
+use support::{Kafka, Server, add_key, eventually, get, log_key, run, verified};
 
 fn feed() -> Feed {
     let folder = std::env::var_os("CANVASS_TEST_DATA")
@@ -31,12 +31,12 @@ fn feed() -> Feed {
 }
 
 /// A server in a new folder that counts the feed's election, and a client with every role it needs.
-fn start(folder: &Path, feed: &Feed) -> (Server, Client) {
+fn start(folder: &Path, feed: &Feed, more: &[&str]) -> (Server, Client) {
     let file = folder.join("election.json");
     std::fs::write(&file, definition::to_value(&feed.definition).to_string()).unwrap();
     let data = folder.join("data");
     let key = add_key(&data, "state board", &["source", "desk"]);
-    let server = Server::start(&data, &["--election", file.to_str().unwrap()]);
+    let server = Server::start(&data, &[&["--election", file.to_str().unwrap()], more].concat());
     let client = server.client().bearer(&key);
     (server, client)
 }
@@ -134,7 +134,7 @@ fn digest(data: &Path) -> String {
 async fn every_snapshot_of_the_night_equals_the_states_own_row() {
     let feed = feed();
     let folder = tempfile::tempdir().unwrap();
-    let (server, client) = start(folder.path(), &feed);
+    let (server, client) = start(folder.path(), &feed, &[]);
     let mut replay = Replay::start(&client, &feed, Pace::new(Pace::MAX)).await.unwrap();
     for snapshot in &feed.snapshots {
         replay.step().await.unwrap().unwrap();
@@ -151,11 +151,11 @@ async fn every_snapshot_of_the_night_equals_the_states_own_row() {
     // A second night in one go, killed at random moments, has the same digest.
     let undisturbed = digest(&folder.path().join("data"));
     let second = tempfile::tempdir().unwrap();
-    let (server, client) = start(second.path(), &feed);
+    let (server, client) = start(second.path(), &feed, &[]);
     let server = Arc::new(Mutex::new(server));
     let seed = rand::rng().random();
     eprintln!("seed of the kills: {seed}");
-    disturbed_night(&feed, &client, &server, seed).await;
+    disturbed_night(&feed, &client, &server, seed, 20).await;
     let server = Arc::into_inner(server).unwrap().into_inner().unwrap();
     shows_exactly(&feed, feed.snapshots.last().unwrap(), &server.address);
     corrections_are_public(&feed, &server.address);
@@ -170,12 +170,39 @@ async fn every_snapshot_of_the_night_equals_the_states_own_row() {
     corrections_are_public(&feed, &again.address);
 }
 
-/// Replays the night and kills the server with `kill -9` while 20 of the snapshots are being sent. The replay
+/// The same night with its log on Kafka, killed on the way, has the digest it has with a journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_night_is_the_same_on_kafka() {
+    let feed = feed();
+    let kafka = Kafka::start();
+    let address = kafka.address();
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = start(folder.path(), &feed, &["--kafka", &address]);
+    let server = Arc::new(Mutex::new(server));
+    let seed = rand::rng().random();
+    eprintln!("seed of the kills: {seed}");
+    disturbed_night(&feed, &client, &server, seed, 5).await;
+    let server = Arc::into_inner(server).unwrap().into_inner().unwrap();
+    shows_exactly(&feed, feed.snapshots.last().unwrap(), &server.address);
+    corrections_are_public(&feed, &server.address);
+    past_is_shown_again(&feed, &server.address);
+    verified_by_a_stranger(&feed, &server, folder.path());
+    server.stop();
+    let on_kafka = run(&["digest", "--kafka", &address]);
+    let journal = tempfile::tempdir().unwrap();
+    let (server, client) = start(journal.path(), &feed, &[]);
+    let mut replay = Replay::start(&client, &feed, Pace::new(Pace::MAX)).await.unwrap();
+    while replay.step().await.unwrap().is_some() {}
+    server.stop();
+    assert_eq!(on_kafka, digest(&journal.path().join("data")), "seed {seed}");
+}
+
+/// Replays the night and kills the server with `kill -9` while some of the snapshots are being sent. The replay
 /// finds its place again by the keys of its requests.
-async fn disturbed_night(feed: &Feed, client: &Client, server: &Arc<Mutex<Server>>, seed: u64) {
+async fn disturbed_night(feed: &Feed, client: &Client, server: &Arc<Mutex<Server>>, seed: u64, times: usize) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut kills = std::collections::BTreeSet::new();
-    while kills.len() < 20 {
+    while kills.len() < times {
         kills.insert(rng.random_range(0..feed.snapshots.len()));
     }
     let mut replay = Replay::start(client, feed, Pace::new(Pace::MAX)).await.unwrap();

@@ -90,6 +90,13 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// The memory it takes, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Asks the server to end, and waits until it has.
     pub(crate) fn stop(mut self) {
         let pid = self.child.id().to_string();
@@ -127,6 +134,71 @@ fn launch(data: &Path, listen: &str, options: &[String]) -> (Child, String) {
     let address = line.trim().strip_prefix("listening on http://");
     let address = address.unwrap_or_else(|| panic!("the server did not start: {line:?}")).to_owned();
     (child, address)
+}
+
+/// A Kafka broker of its own, gone when dropped; with `KAFKA_BOOTSTRAP`, the one that is there.
+pub(crate) struct Kafka {
+    brokers: String,
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Kafka {
+    /// The broker that is there, or a new one.
+    pub(crate) fn start() -> Self {
+        match std::env::var("KAFKA_BOOTSTRAP") {
+            Ok(brokers) => Kafka { brokers, folder: None },
+            Err(_) => Self::start_own(),
+        }
+    }
+
+    /// A broker that may be killed.
+    pub(crate) fn start_own() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let start = Self::script(&["start"])
+            .env("KAFKA_DIR", folder.path())
+            .env("KAFKA_OWNER", std::process::id().to_string())
+            .stderr(Stdio::inherit())
+            .output();
+        let started = start.unwrap();
+        assert!(started.status.success(), "scripts/kafka starts a broker");
+        let brokers = String::from_utf8(started.stdout).unwrap().trim().to_owned();
+        Kafka { brokers, folder: Some(folder) }
+    }
+
+    fn script(args: &[&str]) -> Command {
+        let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka"));
+        script.args(args);
+        script
+    }
+
+    fn tell(&self, what: &str) {
+        let folder = self.folder.as_ref().expect("a broker of its own").path().to_str().unwrap();
+        assert!(Self::script(&[what, folder, "1"]).status().unwrap().success(), "{what}");
+    }
+
+    /// Ends the broker with no warning.
+    pub(crate) fn kill(&self) {
+        self.tell("kill");
+    }
+
+    /// Starts it again on its data.
+    pub(crate) fn restart(&self) {
+        self.tell("restart");
+    }
+
+    /// An address of a log under which nothing is yet.
+    pub(crate) fn address(&self) -> String {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        format!("{}/test-{}", self.brokers, now.as_nanos())
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.folder {
+            let _ = Self::script(&["stop", folder.path().to_str().unwrap()]).status();
+        }
+    }
 }
 
 /// The log's key, as its operator would make it known.

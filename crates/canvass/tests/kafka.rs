@@ -1,0 +1,91 @@
+//! A server whose log is on Kafka, while Kafka is down and when it is back.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::json;
+use support::{Kafka, Raw, Server, eventually, fails, get, post};
+
+fn vote(address: &str, voter: usize) -> Raw {
+    let body = json!({"contest": "song", "selections": ["x"], "voter": format!("voter-{voter}")});
+    post(address, "/api/v1/vote", None, Some("k"), &body)
+}
+
+fn shows(address: &str, votes: usize) {
+    eventually("the count", || {
+        let results = get(address, "/api/v1/results?contest=song");
+        (results["selections"]["x"]["votes"] == votes).then_some(())
+    });
+}
+
+fn definition(folder: &Path) -> String {
+    let file = folder.join("election.toml");
+    std::fs::write(&file, support::POLL).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn while_kafka_is_down_votes_are_refused_and_it_goes_on_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start_own();
+    let address = kafka.address();
+    let data = folder.path().join("data");
+    let options = ["--election", &definition(folder.path()), "--kafka", &address];
+    let mut server = Server::start(&data, &options);
+    let at = server.address.clone();
+    assert!((0..20).all(|voter| vote(&at, voter).status == 201));
+    shows(&at, 20);
+    kafka.kill();
+    let before = server.resident_kib();
+    // Each waits until Kafka's client gives up.
+    let refused: Vec<_> = std::thread::scope(|scope| {
+        let votes: Vec<_> = (20..220)
+            .map(|voter| {
+                scope.spawn({
+                    let at = &at;
+                    move || vote(at, voter)
+                })
+            })
+            .collect();
+        votes.into_iter().map(|vote| vote.join().unwrap()).collect()
+    });
+    for answer in refused {
+        assert_eq!((answer.status, answer.code().as_str()), (503, "log-unavailable"), "{}", answer.body);
+        assert!(answer.header("retry-after").is_some());
+    }
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB more than before Kafka was down");
+    // What was counted is still shown.
+    shows(&at, 20);
+    kafka.restart();
+    // A vote that was refused may be in the log all the same; sent again, it gets its receipt and counts once.
+    for voter in 20..220 {
+        eventually("a vote", || [200, 201].contains(&vote(&at, voter).status).then_some(()));
+    }
+    shows(&at, 220);
+    server.restart();
+    shows(&at, 220);
+    assert_eq!(vote(&at, 0).status, 200, "a retry gets the first receipt");
+    // Nobody else can use the folder meanwhile.
+    let said =
+        fails(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap(), "--kafka", &address]);
+    assert!(said.contains("is in use by another process"), "{said}");
+}
+
+#[test]
+fn options_that_are_wrong_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let serve = |more: &[&str]| fails(&[&["serve", "--data", data.to_str().unwrap()], more].concat());
+    assert!(serve(&["--kafka", "127.0.0.1/x"]).contains("write HOST:PORT[,HOST:PORT]/PREFIX"));
+    let settings = folder.path().join("kafka.properties");
+    std::fs::write(&settings, "acks=0").unwrap();
+    let said = serve(&["--kafka", "127.0.0.1:9/x", "--kafka-settings", settings.to_str().unwrap()]);
+    assert!(said.contains("\"acks\" cannot be set"), "{said}");
+    std::fs::write(&settings, "ssl.ca.location=/nowhere.pem\nsecurity.protocol=SSL").unwrap();
+    let said = serve(&["--kafka", "127.0.0.1:9/x", "--kafka-settings", settings.to_str().unwrap()]);
+    assert!(said.contains("ssl.ca.location failed"), "{said}");
+}
