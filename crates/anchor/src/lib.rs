@@ -20,8 +20,9 @@ mod tests;
 mod transaction;
 
 pub use alloy_primitives::{Address, B256};
+pub use canvass_protocol::anchors::Stage;
 pub use deploy::{DeployError, Deployed, deploy};
-pub use publisher::{Anchor, Anchoring, Config, StartError, Status};
+pub use publisher::{Anchor, Anchoring, Config, StartError, Status, Told};
 pub use read::{Anchored, ReadError, read};
 pub use rpc::{AddressError, Rpc, RpcError};
 pub use transaction::Key;
@@ -42,18 +43,6 @@ pub struct Head {
 impl Head {
     /// What the contract holds of a log that it does not know: not the head of any log.
     pub(crate) const NONE: Head = Head { size: 0, root: Hash([0; 32]) };
-}
-
-/// How sure it is that an anchor stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    /// It waits for a block.
-    Pending,
-    /// It is in a block, which the chain may still take back.
-    Included,
-    /// It stays.
-    Finalised,
 }
 
 /// Where an anchor is on the chain.

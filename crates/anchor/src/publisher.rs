@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::Address;
+use canvass_protocol::anchors::{AnchoredHead, Anchors};
 use canvass_tlog::{Tiles, check_consistency};
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -45,7 +45,7 @@ pub struct Config {
 }
 
 /// What is known of the anchors of a log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     /// The name of the log.
     pub origin: String,
@@ -58,11 +58,40 @@ pub struct Status {
     /// The last anchors, oldest first.
     pub anchors: Vec<Anchoring>,
     /// Why nothing is anchored at the moment.
-    pub trouble: Option<String>,
+    pub trouble: Option<Told>,
+}
+
+/// A trouble, as it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Of which kind, for everybody: see [`Anchors::trouble`].
+    pub kind: &'static str,
+    /// All of it, for the operator.
+    pub words: String,
+}
+
+impl Status {
+    /// What is told to everybody.
+    pub fn public(&self) -> Anchors {
+        let heads = self.anchors.iter().map(|anchor| AnchoredHead {
+            size: anchor.head.size,
+            root: anchor.head.root.to_string(),
+            stage: anchor.stage,
+            block: anchor.place.map(|place| place.block),
+            transaction: anchor.place.map(|place| place.transaction.to_string()),
+        });
+        Anchors {
+            chain: self.chain,
+            contract: self.contract.to_string(),
+            publisher: self.publisher.to_string(),
+            heads: heads.collect(),
+            trouble: self.trouble.as_ref().map(|told| told.kind),
+        }
+    }
 }
 
 /// One anchor and how far it is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Anchoring {
     /// What is anchored.
     pub head: Head,
@@ -92,6 +121,8 @@ enum Trouble {
     Rpc(#[from] RpcError),
     #[error("the contract refuses: {0}")]
     Refused(&'static str),
+    #[error("the address {0} has too little of the chain's money to anchor")]
+    Poor(Address),
     #[error("there is no contract of Canvass at {0} on this chain; make one with `canvass anchor deploy`")]
     NotTheContract(Address),
     #[error("the contract takes anchors of {wanted} only, and the key is that of {own}")]
@@ -104,6 +135,23 @@ enum Trouble {
     Log(io::Error),
     #[error("the list of anchors cannot be written: {0}")]
     File(io::Error),
+}
+
+impl Trouble {
+    fn kind(&self) -> &'static str {
+        match self {
+            Trouble::Rpc(_) => "node",
+            Trouble::Poor(_) => "funds",
+            Trouble::Refused(_) | Trouble::NotTheContract(_) | Trouble::OtherPublisher { .. } => "contract",
+            Trouble::Fork(_) => "fork",
+            Trouble::Ahead { .. } => "rolled-back",
+            Trouble::Log(_) | Trouble::File(_) => "disk",
+        }
+    }
+
+    fn told(&self) -> Told {
+        Told { kind: self.kind(), words: self.to_string() }
+    }
 }
 
 /// A publisher that runs. It ends when this is dropped; what it sent is in its file.
@@ -120,9 +168,13 @@ impl Drop for Anchor {
 }
 
 impl Anchor {
-    /// Starts anchoring the log that these tiles are of, under the name `origin`. It asks no node before it returns,
-    /// and never waits for one afterwards but in its own task.
-    pub fn start(config: Config, origin: &str, tiles: Tiles) -> Result<Self, StartError> {
+    /// Starts anchoring the log whose tiles these are each time, under the name `origin`. It asks no node before it
+    /// returns, and never waits for one afterwards but in its own task.
+    pub fn start(
+        config: Config,
+        origin: &str,
+        tiles: impl Fn() -> Tiles + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
         let file = config.folder.join(FILE);
         let loaded = Ledger::load(&file).map_err(|error| StartError::File { file: file.clone(), error })?;
         let new = Ledger::new(origin, config.contract, config.key.address());
@@ -140,7 +192,7 @@ impl Anchor {
             chain,
             key: config.key,
             interval: config.interval,
-            tiles,
+            tiles: Box::new(tiles),
             file,
             saved: None,
             ledger,
@@ -163,7 +215,7 @@ impl Anchor {
 }
 
 impl Ledger {
-    fn status(&self, trouble: Option<String>) -> Status {
+    fn status(&self, trouble: Option<Told>) -> Status {
         let anchors =
             self.anchors.iter().map(|e| Anchoring { head: e.head, stage: e.stage, place: e.place }).collect();
         let Ledger { origin, contract, publisher, chain, .. } = self.clone();
@@ -175,7 +227,7 @@ struct Publisher {
     chain: Chain,
     key: Key,
     interval: Duration,
-    tiles: Tiles,
+    tiles: Box<dyn Fn() -> Tiles + Send + Sync>,
     file: PathBuf,
     /// What the file holds.
     saved: Option<Ledger>,
@@ -192,7 +244,7 @@ impl Publisher {
         let look = (self.interval / LOOKS).min(LONGEST_PAUSE);
         let mut pause = look;
         loop {
-            let trouble = self.step().await.err().map(|trouble| trouble.to_string());
+            let trouble = self.step().await.err().map(|trouble| trouble.told());
             pause = if trouble.is_some() { (pause * 2).min(LONGEST_PAUSE.max(look)) } else { look };
             self.recognised &= trouble.is_none();
             self.tell(trouble);
@@ -201,10 +253,10 @@ impl Publisher {
     }
 
     /// Shows how things stand, and logs a trouble once.
-    fn tell(&self, trouble: Option<String>) {
+    fn tell(&self, trouble: Option<Told>) {
         let before = self.status.borrow().trouble.clone();
         match (&before, &trouble) {
-            (_, Some(now)) if before != trouble => tracing::warn!("nothing is anchored: {now}"),
+            (_, Some(now)) if before != trouble => tracing::warn!("nothing is anchored: {}", now.words),
             (Some(_), None) => tracing::info!("anchoring goes on"),
             _ => {}
         }
@@ -290,13 +342,14 @@ impl Publisher {
 
     /// The log's newest head, if there is one, after a check that the log has grown from what stands on the chain.
     fn own_head(&self, stands: Head) -> Result<Option<Head>, Trouble> {
-        let Some(checkpoint) = self.tiles.checkpoint() else { return Ok(None) };
+        let tiles = (self.tiles)();
+        let Some(checkpoint) = tiles.checkpoint() else { return Ok(None) };
         let own = Head { size: checkpoint.size(), root: checkpoint.root() };
         if stands.size > own.size {
             return Err(Trouble::Ahead { chain: stands.size, own: own.size });
         }
         if stands != Head::NONE {
-            let growth = self.tiles.prove_growth(stands.size, own.size).map_err(Trouble::Log)?;
+            let growth = tiles.prove_growth(stands.size, own.size).map_err(Trouble::Log)?;
             let growth = growth.unwrap_or_default();
             check_consistency(&growth, own.size, own.root, stands.size, stands.root)
                 .map_err(|_| Trouble::Fork(stands.size))?;
@@ -365,7 +418,7 @@ impl Publisher {
 
     /// Hands the node what waits and it does not have.
     async fn send_all(&mut self) -> Result<(), Trouble> {
-        let rpc = self.chain.rpc.clone();
+        let (rpc, publisher) = (self.chain.rpc.clone(), self.key.address());
         for sent in self.ledger.pending().filter_map(|entry| entry.sent.as_mut()) {
             let Some(hash) = sent.hashes.last() else { continue };
             if rpc.knows(*hash).await? {
@@ -376,6 +429,9 @@ impl Publisher {
                 // Another transaction of ours waits under this nonce, which a lost file or a crash explains.
                 Err(RpcError::Refused { message, .. }) if message.contains("underpriced") => {
                     sent.block = 0;
+                }
+                Err(RpcError::Refused { message, .. }) if message.contains("insufficient funds") => {
+                    return Err(Trouble::Poor(publisher));
                 }
                 Err(error) => return Err(refused(error)),
             }

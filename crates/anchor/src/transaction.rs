@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::{fmt, fs, io};
 
-use alloy_primitives::{Address, B256, Bytes, keccak256};
+use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
 use alloy_rlp::{Encodable, Header};
 use k256::ecdsa::SigningKey;
+use rand::TryRngCore;
+use rand::rngs::OsRng;
 use serde::{Deserialize, Serialize};
 
 /// The type byte of EIP-1559.
@@ -31,6 +33,15 @@ impl Key {
             return Err(io::Error::other(FORM));
         }
         fs::read_to_string(path)?.parse()
+    }
+
+    /// Makes a key, and gives what its file must hold.
+    pub fn generate() -> io::Result<String> {
+        let mut bytes = [0; 32];
+        OsRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
+        // Of all numbers of 32 bytes, one in 2^127 is no key.
+        let text = format!("{}\n", hex::encode(bytes));
+        text.parse::<Key>().map(|_| text)
     }
 
     /// The address whose transactions it signs.
@@ -131,6 +142,11 @@ mod tests {
         assert_eq!(key.address().to_string(), "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
         assert_eq!(format!("{key:?}"), "Key(0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266)");
         assert!(digits.parse::<Key>().is_ok());
+        let made = Key::generate().unwrap();
+        assert_ne!(
+            made.parse::<Key>().unwrap().address(),
+            Key::generate().unwrap().parse::<Key>().unwrap().address()
+        );
         for bad in ["", "0x", &digits[1..], &"00".repeat(32), &"ff".repeat(32), &format!("{digits}0")] {
             assert!(bad.parse::<Key>().is_err(), "{bad}");
         }

@@ -14,6 +14,7 @@ use canvass_protocol::time;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::anchor::AnchorArgs;
 use crate::kafka::KafkaArgs;
 use crate::keys::Folder;
 use crate::serve::{self, Proof, Running, ServeArgs};
@@ -56,6 +57,7 @@ async fn start(args: &DemoArgs, folder: &std::path::Path, night: &Night) -> Resu
         token_key: None,
         witnesses: None,
         proof: Proof::Whole,
+        anchor: AnchorArgs::default(),
     };
     let free = std::net::TcpListener::bind(local(PORT)).is_ok();
     let listen = args.listen.unwrap_or_else(|| local(if free { PORT } else { 0 }));

@@ -39,6 +39,11 @@ impl Folder {
         self.0.join("keys.toml")
     }
 
+    /// Where the key is that pays for anchors, unless another is named.
+    pub(crate) fn anchor_key(&self) -> PathBuf {
+        self.0.join("anchor.secret")
+    }
+
     /// The secret behind voters' pseudonyms.
     pub(crate) fn voter_secret(&self) -> Result<[u8; 32], String> {
         secret(&self.0.join("voters.secret"))

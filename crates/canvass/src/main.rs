@@ -1,5 +1,6 @@
 //! The binary: every role and tool of Canvass behind one command.
 
+mod anchor;
 mod config;
 mod demo;
 mod digest;
@@ -48,6 +49,9 @@ enum Command {
     Proof(verify::ProofArgs),
     /// Count a folder's whole log again and print the digest of each partition
     Digest(digest::DigestArgs),
+    /// Anchors of the log on a chain
+    #[command(subcommand)]
+    Anchor(anchor::AnchorCommand),
     /// API keys of sources, collectors, the desk and auditors
     #[command(subcommand)]
     Key(keys::KeyCommand),
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => on_runtime(verify::run(args)),
         Command::Proof(args) => on_runtime(verify::run_proof(args)),
         Command::Digest(args) => on_runtime(digest::run(args)),
+        Command::Anchor(command) => on_runtime(anchor::run(command)),
         Command::Key(command) => keys::key(&command),
         Command::Token(command) => keys::token(&command),
     };

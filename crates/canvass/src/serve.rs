@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use canvass_anchor::Anchor;
 use canvass_election::Definition;
 use canvass_engine::{Engine, Options, Secret, stored_definition};
 use canvass_http::auth::{Keys, Tokens};
-use canvass_http::{App, Edge, Limits, server};
+use canvass_http::{Anchored, App, Edge, Limits, server};
 use canvass_log::{FileLog, Log};
 use clap::Args;
 use futures_util::FutureExt;
@@ -17,6 +18,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::anchor::AnchorArgs;
 use crate::kafka::KafkaArgs;
 use crate::keys::Folder;
 use crate::{Outcome, read_definition, say, witnesses};
@@ -57,6 +59,8 @@ pub(crate) struct ServeArgs {
     /// Leave the proof out, or the promises, to measure what they cost
     #[arg(long, hide = true, value_enum, default_value_t = Proof::Whole)]
     pub(crate) proof: Proof,
+    #[command(flatten)]
+    pub(crate) anchor: AnchorArgs,
 }
 
 /// How much of the proof there is.
@@ -77,6 +81,8 @@ pub(crate) struct Running {
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
     /// Keeps a second process out of the data folder; a journal has its own lock.
     _lock: Option<File>,
+    /// Anchors as long as it is there.
+    _anchor: Option<Anchor>,
 }
 
 /// Starts a server; everything in its log has been counted when this returns.
@@ -126,6 +132,12 @@ async fn start_on<L: Log>(
     let engine = Arc::new(engine);
     let authority = args.token_key.as_ref().map(std::fs::read).transpose();
     let authority = authority.map_err(|e| format!("the token key cannot be read: {e}"))?;
+    let anchor = args.anchor.start(&folder, engine.audit())?;
+    let anchors = anchor.as_ref().map(|anchor| {
+        let status = anchor.watch();
+        let now: Anchored = Box::new(move || status.borrow().public());
+        now
+    });
     let app = Arc::new(App {
         secret: Secret::new(folder.voter_secret()?),
         keys: Keys::open(folder.keys()).map_err(|e| format!("the key file: {e}"))?,
@@ -133,6 +145,7 @@ async fn start_on<L: Log>(
         edge: Edge::new(&engine),
         limits: Limits::new(args.rate_per_address, args.rate_per_key),
         engine: Arc::clone(&engine),
+        anchors,
     });
     let listener = TcpListener::bind(args.listen)
         .await
@@ -142,7 +155,7 @@ async fn start_on<L: Log>(
     let connections = usize::try_from(args.connections).unwrap_or(usize::MAX);
     let serving = tokio::spawn(server::serve(listener, app, connections, stopped));
     let close = Box::new(move || async move { log.close().await }.boxed());
-    Ok(Running { address, engine, close, stop, serving, _lock: None })
+    Ok(Running { address, engine, close, stop, serving, _lock: None, _anchor: anchor })
 }
 
 impl Running {

@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use canvass_anchor::Anchored;
 use canvass_election::Definition;
 use canvass_election::ids::{Offset, PartitionId};
 use clap::Args;
@@ -38,7 +39,7 @@ use published::Document;
 use report::Report;
 use source::Source;
 use tree::{By, Claim};
-use trust::{PastArgs, Trust, TrustArgs};
+use trust::{Head, PastArgs, Trust, TrustArgs};
 
 /// How long the trees may be behind what was published.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,7 +84,9 @@ fn verify(source: &Source, trust: &TrustArgs, past: &PastArgs) -> Result<Report,
 }
 
 fn check(source: &Source, trust: &Trust, past: &PastArgs, report: &mut Report) -> Result<(), Halt> {
-    let (since, anchors) = (past.since(trust)?, past.anchors()?);
+    let (since, mut anchors) = (past.since(trust)?, past.anchors()?);
+    // Before the checkpoint, which then is no older than they are.
+    let chained = past.chained(trust)?;
     let election = source.require(ELECTION)?;
     let definition = canvass_protocol::definition::parse(&String::from_utf8_lossy(&election));
     let definition =
@@ -95,6 +98,12 @@ fn check(source: &Source, trust: &Trust, past: &PastArgs, report: &mut Report) -
     let (cosigners, few) = trust.cosigners(&checkpoint);
     report.checkpoint(&checkpoint, cosigners);
     report.differences.extend(few);
+    if let Some(chained) = chained {
+        report.chained(&chained);
+        let own = |anchored: &Anchored| source.is_live() || anchored.head.size <= checkpoint.size();
+        let heads = chained.iter().filter(|anchored| own(anchored)).map(|anchored| anchored.head);
+        anchors.extend(heads.map(|head| Head { size: head.size, root: head.root }));
+    }
     let mut meta = meta::check(source, trust, &checkpoint, since, &anchors)?;
     report.differences.append(&mut meta.differences);
     let mut marks: BTreeMap<PartitionId, Vec<Mark>> = BTreeMap::new();

@@ -21,9 +21,13 @@ use std::sync::Arc;
 
 use canvass_election::Definition;
 use canvass_engine::{Engine, Secret};
+use canvass_protocol::anchors::Anchors;
 
 pub use edge::{Body, DocumentKey, Edge};
 pub use limit::Limits;
+
+/// Tells how far the log's anchors are.
+pub type Anchored = Box<dyn Fn() -> Anchors + Send + Sync>;
 
 /// What every handler can reach.
 pub struct App {
@@ -39,6 +43,8 @@ pub struct App {
     pub edge: Edge,
     /// Limits of rate and number.
     pub limits: Limits,
+    /// The log's anchors, where it is anchored.
+    pub anchors: Option<Anchored>,
 }
 
 impl App {

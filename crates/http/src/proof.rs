@@ -152,5 +152,8 @@ pub(crate) async fn get_proof(State(app): State<Arc<App>>) -> Answer {
     if !audit.witnesses().is_empty() {
         state["quorum"] = json!(audit.quorum());
     }
+    if let Some(anchors) = &app.anchors {
+        state["anchors"] = json!(anchors());
+    }
     json_answer(StatusCode::OK, &state)
 }

@@ -1,5 +1,6 @@
 //! The bytes and JSON of Canvass, and nothing that moves them.
 
+pub mod anchors;
 pub mod api;
 pub mod definition;
 pub mod document;

@@ -50,7 +50,7 @@ async fn a_dead_node_holds_up_anchors_and_nothing_else() {
     world.node.end();
     world.log.grow("a", 2);
     let status = world.until("trouble", |status| status.trouble.is_some()).await;
-    assert!(status.trouble.unwrap().contains("does not answer"), "it says why");
+    assert!(status.trouble.unwrap().words.contains("does not answer"), "it says why");
     assert_eq!(status.anchors.len(), 1, "what is known is still shown");
     world.log.grow("a", 2);
     world.node.start_again();

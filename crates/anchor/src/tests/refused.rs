@@ -65,14 +65,14 @@ async fn another_history_of_the_log_is_not_anchored() {
     let fork = Log::new("b", 9);
     let anchor = Anchor::start(config.clone(), ORIGIN, fork.tiles()).unwrap();
     let status = until(&anchor, "trouble", |status| status.trouble.is_some()).await;
-    assert!(status.trouble.unwrap().contains("another history of this log was anchored"));
+    assert!(status.trouble.unwrap().words.contains("another history of this log was anchored"));
     drop(anchor);
 
     // Or a copy from a backup, which is a beginning of the log.
     let mut old = Log::new("a", 3);
     let anchor = Anchor::start(config, ORIGIN, old.tiles()).unwrap();
     let status = until(&anchor, "trouble", |status| status.trouble.is_some()).await;
-    assert!(status.trouble.unwrap().contains("put back to an older state"));
+    assert!(status.trouble.unwrap().words.contains("put back to an older state"));
     assert_eq!(world.read().await.len(), 1);
 
     // When the log has caught up, it goes on.
@@ -113,10 +113,10 @@ async fn wrong_contracts_and_keys_are_named() {
     let start = |config| Anchor::start(config, ORIGIN, world.log.tiles()).unwrap();
     let nothing = crate::Config { contract: Address::repeat_byte(1), ..world.config() };
     let status = until(&start(nothing), "trouble", |status| status.trouble.is_some()).await;
-    assert!(status.trouble.unwrap().contains("no contract of Canvass at 0x0101"));
+    assert!(status.trouble.unwrap().words.contains("no contract of Canvass at 0x0101"));
     let stranger = crate::Config { key: key(1), ..world.config() };
     let status = until(&start(stranger), "trouble", |status| status.trouble.is_some()).await;
-    assert!(status.trouble.unwrap().contains("takes anchors of 0xf39Fd6"));
+    assert!(status.trouble.unwrap().words.contains("takes anchors of 0xf39Fd6"));
     let read = read(&world.rpc, Address::repeat_byte(1), ORIGIN).await;
     assert!(matches!(read, Err(ReadError::NotTheContract(_))));
     let dead = Rpc::new("http://127.0.0.1:9").unwrap();

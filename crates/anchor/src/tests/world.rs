@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy_primitives::Address;
-use canvass_tlog::{SecretKey, SignedCheckpoint, Tree, leaf_hash};
+use canvass_tlog::{SecretKey, SignedCheckpoint, Tiles, Tree, leaf_hash};
 
 use crate::{Anchor, Anchored, Anchoring, Config, Head, Key, Rpc, Stage, Status, deploy, read};
 
@@ -43,8 +43,9 @@ impl Log {
         head(self.tree.published().unwrap())
     }
 
-    pub(crate) fn tiles(&self) -> canvass_tlog::Tiles {
-        self.tree.tiles()
+    pub(crate) fn tiles(&self) -> impl Fn() -> Tiles + Send + Sync + 'static {
+        let tiles = self.tree.tiles();
+        move || tiles.clone()
     }
 }
 

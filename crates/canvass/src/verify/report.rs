@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use canvass_anchor::{Anchored, Stage};
 use canvass_tlog::SignedCheckpoint;
 use serde::Serialize;
 
@@ -19,6 +20,8 @@ pub(crate) struct Report {
     checkpoint_size: u64,
     checkpoint_root: String,
     cosigners: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchored: Option<OnChain>,
     partitions: u64,
     records: u64,
     voters: u64,
@@ -33,6 +36,16 @@ pub(crate) struct Report {
     pub(crate) differences: Vec<Difference>,
 }
 
+/// What stands on a chain.
+#[derive(Debug, Serialize)]
+struct OnChain {
+    heads: usize,
+    /// Of them, those that the chain cannot take back.
+    finalised: usize,
+    newest_size: u64,
+    newest_block: u64,
+}
+
 impl Report {
     pub(crate) fn new(trust: &Trust) -> Self {
         Report {
@@ -42,6 +55,7 @@ impl Report {
             checkpoint_size: 0,
             checkpoint_root: String::new(),
             cosigners: Vec::new(),
+            anchored: None,
             partitions: 0,
             records: 0,
             voters: 0,
@@ -59,6 +73,17 @@ impl Report {
         self.checkpoint_size = checkpoint.size();
         self.checkpoint_root = checkpoint.root().to_string();
         self.cosigners = cosigners;
+    }
+
+    /// Notes what a chain has; it must have something.
+    pub(crate) fn chained(&mut self, anchored: &[Anchored]) {
+        let finalised = anchored.iter().filter(|anchored| anchored.stage == Stage::Finalised).count();
+        self.anchored = anchored.last().map(|newest| OnChain {
+            heads: anchored.len(),
+            finalised,
+            newest_size: newest.head.size,
+            newest_block: newest.place.block,
+        });
     }
 
     pub(crate) fn partition(&mut self, records: u64, counted: &Counted) {
@@ -81,6 +106,13 @@ impl fmt::Display for Report {
         writeln!(f, "checkpoint   {} leaves, root {}", self.checkpoint_size, self.checkpoint_root)?;
         if !self.cosigners.is_empty() {
             writeln!(f, "cosigned by  {}", self.cosigners.join(", "))?;
+        }
+        if let Some(OnChain { heads, finalised, newest_size, newest_block }) = self.anchored {
+            writeln!(
+                f,
+                "anchored     {heads} heads, {finalised} of them final; the newest is of {newest_size} leaves, in block \
+                 {newest_block}"
+            )?;
         }
         let Outcomes { counted, duplicates, held, rejected } = self.outcomes;
         writeln!(

@@ -3,15 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use canvass_anchor::{Anchored, ReadError};
 use canvass_tlog::witness::cosignatures;
 use canvass_tlog::{Hash, PublicKey, SignedCheckpoint};
 use clap::Args;
+use tokio::runtime::Handle;
 
-use super::difference::Difference;
+use super::difference::{Difference, Halt};
 use super::source::Source;
+use crate::anchor::ChainArgs;
 
 /// Where a server says its key.
 pub(crate) const KEY_PATH: &str = "/api/v1/proof";
+
+const CHAIN: &str = "the chain";
 
 /// The log's key and those who vouch for its checkpoints.
 #[derive(Args, Default)]
@@ -122,6 +127,8 @@ pub(crate) struct PastArgs {
     /// Heads of the meta-log that were anchored elsewhere, a line of `SIZE ROOT` each (the root in hex or Base64)
     #[arg(long, value_name = "FILE")]
     pub(crate) anchors: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
 }
 
 impl PastArgs {
@@ -142,6 +149,22 @@ impl PastArgs {
         let fault = |line: &str| format!("{}: `{line}` is not of the form SIZE ROOT", file.display());
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines.map(|line| head(line).ok_or_else(|| fault(line))).collect()
+    }
+
+    /// The heads that a chain has, oldest first; `None` where no chain was named. Must not be called on the runtime.
+    pub(crate) fn chained(&self, trust: &Trust) -> Result<Option<Vec<Anchored>>, Halt> {
+        let Some((rpc, contract)) = self.chain.open()? else { return Ok(None) };
+        let read = canvass_anchor::read(&rpc, contract, trust.key.name());
+        let anchored = match Handle::current().block_on(read) {
+            Ok(anchored) => anchored,
+            Err(error @ ReadError::Rpc(_)) => return Err(error.to_string().into()),
+            Err(error) => return Err(Difference::new(CHAIN, error.to_string()).into()),
+        };
+        if anchored.is_empty() {
+            let what = format!("the contract {contract} has no head of `{}`", trust.key.name());
+            return Err(Difference::new(CHAIN, what).into());
+        }
+        Ok(Some(anchored))
     }
 }
 

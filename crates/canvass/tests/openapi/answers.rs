@@ -7,6 +7,7 @@ use std::time::Duration;
 use canvass_protocol::patch;
 use serde_json::{Value, json};
 
+use crate::node::Node;
 use crate::probe::Probe;
 use crate::support::{Server, add_key, eventually, raw, run, token};
 
@@ -59,8 +60,12 @@ fn every_answer_fits_the_document() {
     let folder = tempfile::tempdir().unwrap();
     let (file, data) = (folder.path().join("election.toml"), folder.path().join("data"));
     std::fs::write(&file, ELECTION).unwrap();
+    let mut node = Node::start();
+    let contract = deploy(&node, &data);
     let options = ["--election", file.to_str().unwrap(), "--tick-ms", "20"];
-    let server = Server::start(&data, &options);
+    let rpc = node.url();
+    let chain = ["--anchor-rpc", &rpc, "--anchor-contract", &contract, "--anchor-seconds", "1"];
+    let server = Server::start(&data, &[&options[..], &chain].concat());
     let people = People::new(&data);
     let mut probe = Probe::new(&server.address);
     let served: Value = probe.get("200", "/api/openapi.json").json();
@@ -68,6 +73,7 @@ fn every_answer_fits_the_document() {
     probe.get("200", "/livez");
     probe.get("200", "/readyz");
     until(&mut probe, "/api/v1/proof", |state| state.get("checkpoint").is_some());
+    anchors(&mut probe, &mut node);
     reads_of_nothing(&mut probe);
     who_may_not(&mut probe, &people);
     votes(&mut probe, &people);
@@ -97,6 +103,28 @@ fn every_answer_fits_the_document() {
 /// Reads until the answer is as it should be; the board publishes a little after a record is confirmed.
 fn until(probe: &mut Probe, path: &str, done: impl Fn(&Value) -> bool) -> Value {
     eventually(path, || Some(probe.get("200", path).json()).filter(&done))
+}
+
+/// Makes a contract with the key of an account that has money on each of these chains.
+fn deploy(node: &Node, data: &Path) -> String {
+    std::fs::create_dir_all(data).unwrap();
+    let key = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+    std::fs::write(data.join("anchor.secret"), key).unwrap();
+    let args = ["anchor", "deploy", "--data", data.to_str().unwrap(), "--anchor-rpc", &node.url()];
+    let contract = run(&args).trim().to_owned();
+    node.automatic(false);
+    contract
+}
+
+/// An anchor on its way, and a chain that is away.
+fn anchors(probe: &mut Probe, node: &mut Node) {
+    for stage in ["pending", "included", "finalised"] {
+        let at = |head: &Value| head["stage"] == stage;
+        until(probe, "/api/v1/proof", |state| state["anchors"]["heads"].as_array().unwrap().iter().any(at));
+        node.mine(if stage == "pending" { 1 } else { 3 });
+    }
+    node.end();
+    until(probe, "/api/v1/proof", |state| state["anchors"].get("trouble").is_some());
 }
 
 fn status_is(probe: &mut Probe, path: &str, status: &str) -> Value {

@@ -4,6 +4,9 @@
 
 mod answers;
 mod document;
+#[path = "../../../anchor/src/tests/node.rs"]
+#[allow(dead_code, reason = "each test uses its own part")]
+mod node;
 mod probe;
 #[path = "../support/mod.rs"]
 mod support;
