@@ -220,6 +220,8 @@ mod tests {
             format!("the node {address} does not answer: nothing came within 10 s")
         );
         drop(listener);
+        // A clock that stands goes to the end of the wait at once, before the refusal is here.
+        tokio::time::resume();
         let error = rpc.call::<Value>("eth_chainId", Value::Null).await.unwrap_err().to_string();
         assert!(error.contains("refused") && !error.contains("secret"), "{error}");
     }

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use crate::Rpc;
 use crate::Stage::{Finalised, Included, Pending};
 
-use super::node::number;
+use super::node::{number, without_finality};
 use super::world::{World, eventually};
 
 #[tokio::test]
@@ -40,6 +41,20 @@ async fn heads_are_anchored_and_become_final() {
         let used = number(&receipt["gasUsed"]);
         assert!((gas - 1_000..gas + 500).contains(&used), "{used}");
     }
+}
+
+#[tokio::test]
+async fn without_the_word_of_the_chain_a_block_is_final_behind_64_others() {
+    let mut world = World::new().await;
+    world.rpc = Rpc::new(&without_finality(world.node.port)).unwrap();
+    world.publish();
+    world.until_newest_is(Included).await;
+    world.node.mine(63);
+    world.a_while().await;
+    assert_eq!(world.stages().await, [(5, Included)]);
+    world.node.mine(1);
+    world.until_newest_is(Finalised).await;
+    assert_eq!(world.stages().await, [(5, Finalised)]);
 }
 
 #[tokio::test]
