@@ -11,7 +11,7 @@ mod topics;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use canvass_election::ids::{Offset, PartitionId, Topic};
 use futures_util::{Stream, stream};
@@ -33,6 +33,8 @@ use crate::{
 
 /// How long Kafka may take to store a batch before whoever sent it is told to try again, and to answer a question.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon a partition is asked again that has no leader at the moment.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
 /// What a record may have beside its batch: its headers, and what compression adds to what it cannot compress.
 const MAX_EXTRA_BYTES: usize = 1 << 20;
 /// Bytes of batches that are collected for one request.
@@ -141,15 +143,35 @@ impl Cluster {
 
     /// The first offset a partition has, and the one its next batch will get.
     async fn bounds(self: &Arc<Self>, partition: PartitionId) -> Result<(Offset, Offset), ReadError> {
-        let cluster = Arc::clone(self);
-        let asked = tokio::task::spawn_blocking(move || {
-            let topic = cluster.topic(partition.topic);
-            cluster.sender.client().fetch_watermarks(topic, partition.index.into(), TIMEOUT)
-        });
-        let (low, high) = asked.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let deadline = Instant::now() + TIMEOUT;
+        let (low, high) = loop {
+            let cluster = Arc::clone(self);
+            let asked = tokio::task::spawn_blocking(move || {
+                let topic = cluster.topic(partition.topic);
+                cluster.sender.client().fetch_watermarks(topic, partition.index.into(), TIMEOUT)
+            });
+            match asked.await.map_err(io::Error::other)? {
+                Err(error) if is_between_leaders(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(LEADER_PAUSE).await;
+                }
+                answer => break answer.map_err(io::Error::other)?,
+            }
+        };
         let offset = |n: i64| u64::try_from(n).map(Offset).map_err(io::Error::other);
         Ok((offset(low)?, offset(high)?))
     }
+}
+
+/// Whether a partition has no leader yet that knows of it: so it is right after a topic is made, or a broker is gone.
+fn is_between_leaders(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
 }
 
 /// A log on Kafka.
