@@ -1,22 +1,9 @@
 // Votes through the page: each counts once, with and without JavaScript.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { Server, launch, until } from "./harness.js";
-
-/** @type {Server} */
-let server;
-/** @type {import("playwright-core").Browser} */
-let browser;
-
-before(async () => {
-  [server, browser] = await Promise.all([Server.start(), launch()]);
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
+import { test } from "node:test";
+import { until } from "./harness.js";
+import { browser, server } from "./stage.js";
 
 /** @param {string} contest @returns {Promise<Record<string, number>>} */
 async function votes(contest) {

@@ -1,22 +1,9 @@
 // Open pages follow the count: through every kind of connection, and through the server's death.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { Server, launch, until } from "./harness.js";
-
-/** @type {Server} */
-let server;
-/** @type {import("playwright-core").Browser} */
-let browser;
-
-before(async () => {
-  [server, browser] = await Promise.all([Server.start(), launch()]);
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
+import { test } from "node:test";
+import { until } from "./harness.js";
+import { browser, server } from "./stage.js";
 
 /** @param {import("playwright-core").Page} page @param {string} key @param {string} [format] */
 function shown(page, key, format = "integer") {

@@ -1,9 +1,10 @@
 // Every page: complete without JavaScript, accessible, and as narrow as a phone.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import axe from "axe-core";
-import { Server, fill, launch } from "./harness.js";
+import { fill } from "./harness.js";
+import { browser, server } from "./stage.js";
 
 const PAGES = [
   "/",
@@ -24,22 +25,11 @@ const PAGES = [
   "/no/such/page",
 ];
 
-/** @type {Server} */
-let server;
-/** @type {import("playwright-core").Browser} */
-let browser;
-
 before(async () => {
-  [server, browser] = await Promise.all([Server.start(), launch()]);
   await fill(server);
   const counts = { ash: 120, cedar: 110, elm: 3 };
   await server.returns("mayor", "s-1", "election-day", counts);
   await server.post("/api/v1/recounts", { contest: "mayor", unit: "s-1", reason: "A close result" });
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
 });
 
 test("every page is complete without JavaScript and loads nothing from elsewhere", async () => {

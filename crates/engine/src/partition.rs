@@ -232,8 +232,8 @@ impl Partition {
         }
     }
 
-    /// Reads and folds; `promises` makes receipts. Told to stop, it folds what the log holds by then and writes a snapshot; a `stop` that is
-    /// gone ends it at once. A log that cannot be read or decoded is an error for good.
+    /// Reads and folds; `promises` makes receipts. Told to stop, it folds what the log holds by then and writes a
+    /// snapshot; a `stop` that is gone ends it at once. A log that cannot be read or decoded is an error for good.
     pub(crate) async fn run<L: Log>(
         self: Arc<Self>,
         log: Arc<L>,
