@@ -46,14 +46,12 @@ pub enum Delta {
     Defined,
     /// A contest's state changed.
     Contest(ContestId),
-    /// A vote: `plus` gains one vote each, `minus` (the vote it replaces) loses one each.
+    /// A vote: its choices gain one vote each, `minus` (those of the vote it replaces) lose one each.
     Vote {
         /// The contest.
         contest: ContestId,
         /// The choices of the vote that is replaced.
         minus: Option<Choices>,
-        /// The choices of this vote.
-        plus: Choices,
     },
     /// Cells took new values.
     Cells(Vec<CellChange>),
@@ -349,7 +347,7 @@ impl Tally {
             ballots.ballots += 1;
         }
         self.changed_contests.insert(vote.contest);
-        Outcome::Counted(Delta::Vote { contest: vote.contest, minus, plus: vote.choices.clone() })
+        Outcome::Counted(Delta::Vote { contest: vote.contest, minus })
     }
 
     /// Whether the vote is one that the contest takes at this time.

@@ -16,8 +16,7 @@ use canvass_election::ids::{ContestId, PartitionId, RecordId, RequestId, Timesta
 use canvass_election::tally::{HoldReason, Outcome, Remembered};
 use canvass_engine::{Judged, Verdict};
 use canvass_protocol::api::{
-    self, Accepted, CallRequest, ClockRequest, CorrectionRequest, ReasonRequest, Receipt, RecountRequest,
-    ReturnRequest,
+    self, CallRequest, ClockRequest, CorrectionRequest, ReasonRequest, RecountRequest, ReturnRequest,
 };
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
@@ -84,14 +83,13 @@ async fn settle(
             (before.id, before.time, remembered, true)
         }
     };
-    let (outcome, held_because) = match remembered {
-        Remembered::Counted => ("counted", None),
-        Remembered::Held(reason) => ("held", Some(held_because(&reason))),
+    let held = match remembered {
+        Remembered::Counted => None,
+        Remembered::Held(reason) => Some(reason),
         Remembered::Rejected(reason) => return Err(refusal_of(reason)),
     };
     let receipts = if replayed { receipts_again(app, record).await? } else { receipts.clone() };
-    let receipt = Receipt { record, time, promise: None };
-    Ok(Recorded { accepted: Accepted { receipt, outcome: outcome.into(), held_because }, replayed, receipts })
+    Ok(Recorded { record, time, held, replayed, receipts })
 }
 
 /// A key with one of the roles, and its share of the rate.

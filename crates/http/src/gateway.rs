@@ -1,7 +1,6 @@
 //! Votes in: one at a time or in batches, recorded before they are confirmed.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -92,12 +91,16 @@ pub(crate) fn batch_answer(headers: &HeaderMap, results: &[Result<Recorded, Prob
     let mut confirmation = Confirmation::new();
     for (i, result) in results.iter().enumerate() {
         let status = result.as_ref().map_or_else(|problem| problem.status, Recorded::status);
-        // Writing to memory cannot fail.
-        let _ = write!(out, r#"{{"line":{},"status":{status},"#, i + 1);
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(br#"{"line":"#);
+        out.extend_from_slice(digits.format(i + 1).as_bytes());
+        out.extend_from_slice(br#","status":"#);
+        out.extend_from_slice(digits.format(status).as_bytes());
+        out.push(b',');
         let said = match result {
-            Ok(Recorded { accepted: Accepted { receipt, held_because: None, .. }, receipts, .. }) => {
+            Ok(Recorded { record, time, held: None, receipts, .. }) => {
                 let promises = receipts.as_ref().filter(|_| !minimal).and_then(|receipts| receipts.get());
-                confirmation.write(receipt.record, receipt.time, promises, &mut out);
+                confirmation.write(*record, *time, promises, &mut out);
                 out.extend_from_slice(b"}\n");
                 continue;
             }

@@ -25,7 +25,7 @@ use canvass_election::event::Vote;
 use canvass_election::ids::PartitionId;
 use canvass_election::tally::Outcome;
 use canvass_engine::{Answer, Judged, Verdict};
-use canvass_protocol::api::{self, Receipt};
+use canvass_protocol::api;
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -497,8 +497,7 @@ impl Lane {
 
     fn settled(&mut self, place: Place, result: Result<Recorded, Problem>) {
         match result {
-            Ok(Recorded { accepted, replayed, receipts }) => {
-                let Receipt { record, time, .. } = accepted.receipt;
+            Ok(Recorded { record, time, replayed, receipts, .. }) => {
                 self.answer(place, Ready::Counted { record, time, replayed, receipts });
             }
             Err(problem) => self.refuse(place, problem, None),

@@ -139,14 +139,14 @@ pub(crate) struct Refused {
 }
 
 /// Writes a problem with the trace id of its request, and tells the server's log of it if the server is at fault.
-pub(crate) fn refuse(mut problem: Problem, path: &str, traceparent: Option<&[u8]>) -> Refused {
+pub(crate) fn refuse(problem: Problem, path: &str, traceparent: Option<&[u8]>) -> Refused {
     let trace = trace_id(traceparent);
     // A 503 turns work away, which the limits and the log have said already.
     if problem.status == 500 {
         let (code, detail) = (problem.code.as_str(), problem.detail.as_deref());
         tracing::warn!(code, path, trace, detail, "a request failed");
     }
-    problem.trace_id = Some(trace);
+    let problem = problem.trace_id(trace);
     let mut headers =
         vec![(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, PRIVATE)];
     match problem.status {

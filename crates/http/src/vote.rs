@@ -6,7 +6,7 @@ use std::sync::Arc;
 use canvass_election::definition::{Contest, Eligibility, VotePolicy, Voting};
 use canvass_election::event::{Choices, Event, Vote};
 use canvass_election::ids::{ContestId, Nullifier, PartitionId, RecordId, RequestId, Timestamp};
-use canvass_election::tally::{Outcome, Reason};
+use canvass_election::tally::{HoldReason, Outcome, Reason};
 use canvass_engine::{IngestError, Published, Verdict};
 use canvass_protocol::api::{Accepted, Receipt, VoteRequest};
 use canvass_protocol::problem::{Code, Problem};
@@ -14,6 +14,7 @@ use canvass_protocol::problem::{Code, Problem};
 use crate::App;
 use crate::auth::{KEY_PREFIX, Role};
 use crate::body::check_key;
+use crate::desk::held_because;
 
 /// Longest name of a voter, in bytes.
 const VOTER_LIMIT: usize = 256;
@@ -30,7 +31,10 @@ pub(crate) enum Voter<'a> {
 /// What was recorded, and whether it was recorded before this request.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorded {
-    pub(crate) accepted: Accepted,
+    pub(crate) record: RecordId,
+    pub(crate) time: Timestamp,
+    /// The rule it broke, if it waits for the desk.
+    pub(crate) held: Option<HoldReason>,
     pub(crate) replayed: bool,
     /// Those of its batch, of which it has one.
     pub(crate) receipts: Receipts,
@@ -46,10 +50,13 @@ impl Recorded {
 
     /// What is said of it, with its receipt whole.
     pub(crate) fn accepted(&self) -> Accepted {
-        let mut accepted = self.accepted.clone();
-        let position = accepted.receipt.record.position;
-        accepted.receipt.promise = self.receipts.as_ref().and_then(|receipts| receipts.get()?.text(position));
-        accepted
+        let Recorded { record, time, held, .. } = *self;
+        let promise = self.receipts.as_ref().and_then(|receipts| receipts.get()?.text(record.position));
+        Accepted {
+            receipt: Receipt { record, time, promise },
+            outcome: if held.is_some() { "held" } else { "counted" }.into(),
+            held_because: held.as_ref().map(held_because),
+        }
     }
 }
 
@@ -213,15 +220,16 @@ pub(crate) async fn settle(
 ) -> Result<Recorded, Problem> {
     match &verdict.outcome {
         Outcome::Counted(_) => {
-            let accepted = counted(verdict.record, verdict.time);
-            Ok(Recorded { accepted, replayed: false, receipts: receipts.clone() })
+            let (record, time) = (verdict.record, verdict.time);
+            Ok(Recorded { record, time, held: None, replayed: false, receipts: receipts.clone() })
         }
         Outcome::Duplicate { first } => {
             let record = app.engine.record(*first).await.map_err(internal)?.ok_or(Code::Internal)?;
             match &record.event {
                 Event::VoteCast(before) if before == vote => {
-                    let receipts = receipts_again(app, record.id).await?;
-                    Ok(Recorded { accepted: counted(record.id, record.time), replayed: true, receipts })
+                    let (record, time) = (record.id, record.time);
+                    let receipts = receipts_again(app, record).await?;
+                    Ok(Recorded { record, time, held: None, replayed: true, receipts })
                 }
                 _ => Err(Problem::new(Code::KeyReused).record(first)),
             }
@@ -235,14 +243,6 @@ pub(crate) async fn settle(
 pub(crate) async fn receipts_again(app: &App, record: RecordId) -> Result<Receipts, Problem> {
     let Some(audit) = app.engine.audit() else { return Ok(None) };
     audit.receipts(record.partition, record.offset).await.map_err(internal)
-}
-
-fn counted(record: RecordId, time: Timestamp) -> Accepted {
-    Accepted {
-        receipt: Receipt { record, time, promise: None },
-        outcome: "counted".into(),
-        held_because: None,
-    }
 }
 
 pub(crate) fn internal(detail: impl ToString) -> Problem {

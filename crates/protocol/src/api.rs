@@ -250,7 +250,7 @@ impl CountsRequest {
             return Ok(Counts { votes: votes.collect(), overvotes, undervotes, ballots });
         }
         let code = if unknown { Code::UnknownSelection } else { Code::BadCounts };
-        Err(Problem { errors: faults, ..Problem::new(code) })
+        Err(Problem::new(code).fields(faults))
     }
 
     /// The JSON form of counts.

@@ -89,9 +89,15 @@ pub struct FieldFault {
     pub detail: String,
 }
 
-/// The body of an error answer, `application/problem+json`.
+/// The body of an error answer, `application/problem+json`. It lies elsewhere, so that what can fail is as small as
+/// what succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
+#[serde(transparent)]
+pub struct Problem(Box<Details>);
+
+/// The members of a [`Problem`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Details {
     /// `urn:canvass:problem:` and the code.
     #[serde(rename = "type")]
     pub kind: String,
@@ -115,10 +121,18 @@ pub struct Problem {
     pub trace_id: Option<String>,
 }
 
+impl std::ops::Deref for Problem {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
 impl Problem {
     /// A problem with nothing but its code.
     pub fn new(code: Code) -> Self {
-        Problem {
+        Problem(Box::new(Details {
             kind: format!("urn:canvass:problem:{}", code.as_str()),
             title: code.title(),
             status: code.status(),
@@ -127,27 +141,40 @@ impl Problem {
             errors: Vec::new(),
             record: None,
             trace_id: None,
-        }
+        }))
     }
 
     /// Says what happened this time.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
     }
 
     /// Names a bad field.
     #[must_use]
-    pub fn field(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        self.errors.push(FieldFault { pointer: pointer.into(), detail: detail.into() });
+    pub fn field(self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        self.fields([FieldFault { pointer: pointer.into(), detail: detail.into() }])
+    }
+
+    /// Names bad fields.
+    #[must_use]
+    pub fn fields(mut self, faults: impl IntoIterator<Item = FieldFault>) -> Self {
+        self.0.errors.extend(faults);
         self
     }
 
     /// Names the record that stands in the way.
     #[must_use]
     pub fn record(mut self, record: impl ToString) -> Self {
-        self.record = Some(record.to_string());
+        self.0.record = Some(record.to_string());
+        self
+    }
+
+    /// Says what finds the request in the server's log.
+    #[must_use]
+    pub fn trace_id(mut self, trace: String) -> Self {
+        self.0.trace_id = Some(trace);
         self
     }
 }

@@ -164,7 +164,7 @@ impl State<'_> {
         self.labels.insert(label.to_owned(), record.clone());
         let outcome = self.tally.apply(&record);
         self.note(&record, &outcome);
-        assert_eq!(self.show(&outcome), expected.trim(), "{place}");
+        assert_eq!(self.show(&record.event, &outcome), expected.trim(), "{place}");
         self.merge.merge(&self.tally.take_partial());
         for check in checks.split(',').filter(|c| !c.trim().is_empty()) {
             self.check(place, check);
@@ -283,13 +283,14 @@ impl State<'_> {
         found.map_or("a row without a label", |(label, _)| label)
     }
 
-    fn show(&self, outcome: &Outcome) -> String {
+    fn show(&self, event: &Event, outcome: &Outcome) -> String {
+        let plus = || if let Event::VoteCast(vote) = event { letters(&vote.choices) } else { String::new() };
         match outcome {
             Outcome::Counted(Delta::Defined) => "defined".into(),
             Outcome::Counted(Delta::Contest(_)) => "counted".into(),
-            Outcome::Counted(Delta::Vote { minus: None, plus, .. }) => format!("+{}", letters(plus)),
-            Outcome::Counted(Delta::Vote { minus: Some(minus), plus, .. }) => {
-                format!("-{} +{}", letters(minus), letters(plus))
+            Outcome::Counted(Delta::Vote { minus: None, .. }) => format!("+{}", plus()),
+            Outcome::Counted(Delta::Vote { minus: Some(minus), .. }) => {
+                format!("-{} +{}", letters(minus), plus())
             }
             Outcome::Counted(Delta::Cells(changes)) => {
                 let units = changes.iter().map(|c| self.name(c.cell.unit));

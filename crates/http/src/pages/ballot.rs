@@ -245,7 +245,7 @@ async fn take(
         })?),
     };
     Ok(match gateway::cast(app, place.contest, subject, &selections, Some(field("key"))).await {
-        Ok(recorded) => format!("recorded.{}", recorded.accepted.receipt.record),
+        Ok(recorded) => format!("recorded.{}", recorded.record),
         Err(problem) => match &problem.record {
             Some(record) => format!("{}.{record}", problem.code.as_str()),
             None => problem.code.as_str().to_owned(),
