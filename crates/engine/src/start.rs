@@ -11,7 +11,7 @@ use canvass_election::event::Event;
 use canvass_election::ids::{Offset, PartitionId, RecordId, RequestId};
 use canvass_election::{Definition, Record};
 use canvass_log::{AppendError, Batch, Entry, Log, ReadError};
-use canvass_protocol::record::{BatchBuilder, BatchReader, Drafts};
+use canvass_protocol::record::{BatchBuilder, BatchReader, DecodeError, Drafts, decode};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -77,16 +77,17 @@ pub enum StartError {
 /// The definition that a log begins with, if it has one.
 pub async fn stored_definition<L: Log>(log: &L) -> Result<Option<Definition>, StartError> {
     let Some(entry) = log.entry(PartitionId::CONTROL, Offset(0)).await? else { return Ok(None) };
-    match record_of(&entry, 0).map_err(StartError::Decode)?.map(|r| r.event) {
+    match record_of(&entry, 0).map_err(|e| StartError::Decode(e.to_string()))?.map(|r| r.event) {
         Some(Event::ElectionDefined(definition)) => Ok(Some(definition)),
         _ => Err(StartError::Decode("the log does not begin with a definition".to_owned())),
     }
 }
 
-fn record_of(entry: &Entry, position: usize) -> Result<Option<Record>, String> {
-    let reader = BatchReader::new(&entry.batch.bytes).map_err(|e| e.to_string())?;
-    let record = reader.records(entry.partition, entry.offset).nth(position);
-    record.transpose().map_err(|e| e.to_string())
+/// One record of a batch; those before it are passed over unread.
+fn record_of(entry: &Entry, position: u32) -> Result<Option<Record>, DecodeError> {
+    let id = RecordId { partition: entry.partition, offset: entry.offset, position };
+    let bytes = BatchReader::new(&entry.batch.bytes)?.nth(usize::try_from(position).unwrap_or(usize::MAX));
+    bytes.map(|bytes| decode(id, bytes?)).transpose()
 }
 
 /// Settles which election is counted, and writes it as the first record of every partition that is empty.
@@ -267,6 +268,5 @@ async fn recovered(
 
 async fn look_up<L: Log>(log: Arc<L>, record: RecordId) -> Result<Option<Record>, String> {
     let entry = log.entry(record.partition, record.offset).await.map_err(|e| e.to_string())?;
-    let position = usize::try_from(record.position).map_err(|e| e.to_string())?;
-    entry.map_or(Ok(None), |entry| record_of(&entry, position))
+    entry.map_or(Ok(None), |entry| record_of(&entry, record.position).map_err(|e| e.to_string()))
 }

@@ -92,7 +92,7 @@ impl BatchReceipts {
             return false;
         };
         out.extend_from_slice(BEGIN);
-        out.extend_from_slice(position.to_string().as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(position).as_bytes());
         out.extend_from_slice(b"\\n");
         siblings(&self.levels, place, out);
         out.extend_from_slice(rest);
