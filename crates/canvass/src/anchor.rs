@@ -77,8 +77,17 @@ impl AnchorArgs {
         let interval = Duration::from_secs(self.anchor_seconds);
         let config = Config { rpc, contract, key, interval, folder: folder.0.clone() };
         let origin = audit.key().name().to_owned();
-        let anchor = Anchor::start(config, &origin, move || audit.meta().tiles().clone());
-        anchor.map(Some).map_err(|e| e.to_string())
+        let own = Arc::clone(&audit);
+        let anchor = Anchor::start(config, &origin, move || own.meta().tiles().clone());
+        let anchor = anchor.map_err(|e| e.to_string())?;
+        // Pages say how far the anchors are, and are made anew when that changes.
+        let mut status = anchor.watch();
+        tokio::spawn(async move {
+            while status.changed().await.is_ok() {
+                audit.renew();
+            }
+        });
+        Ok(Some(anchor))
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use node::Node;
 use serde_json::{Value, json};
-use support::{POLL, Server, command, eventually, fails, get, post, run};
+use support::{POLL, Server, command, eventually, fails, get, post, raw, run};
 
 /// Makes the contract with a key of its own, and a file of options that names both.
 fn deploy(node: &Node, folder: &Path) -> String {
@@ -60,6 +60,14 @@ fn verify(server: &Server, folder: &Path) -> (String, bool) {
     (String::from_utf8(said).unwrap(), output.status.success())
 }
 
+/// The contest's page tells its readers so, soon.
+fn page_says(server: &Server, words: &str) {
+    eventually(words, || {
+        let page = raw(&server.address, "GET", "/contests/song", &[], b"").body;
+        page.contains(words).then_some(())
+    });
+}
+
 #[test]
 fn a_log_is_anchored_and_an_auditor_compares() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,8 +82,10 @@ fn a_log_is_anchored_and_an_auditor_compares() {
     .unwrap();
     vote(&server, "ann", "x");
     anchors(&server, "an anchor", newest_is("included"));
+    page_says(&server, "which the chain may still take back.");
     node.mine(3);
     anchors(&server, "a final anchor", newest_is("finalised"));
+    page_says(&server, "stands there for good in block");
     let (said, good) = verify(&server, folder);
     assert!(good && said.contains("\"anchored\":{\"heads\":1,\"finalised\":1,"), "{said}");
 
@@ -84,6 +94,7 @@ fn a_log_is_anchored_and_an_auditor_compares() {
     vote(&server, "bob", "y");
     let state = anchors(&server, "the trouble", |anchors| anchors.get("trouble").is_some());
     assert_eq!(state["trouble"], "node");
+    page_says(&server, "Nothing new is anchored just now: the chain cannot be reached.");
     let (said, good) = verify(&server, folder);
     assert!(!good && said.contains("does not answer"), "{said}");
     server.restart();

@@ -171,14 +171,14 @@ impl Audit {
     fn show(&self, trees: &Trees) {
         if let Some(shown) = trees.shown(&self.folder) {
             self.shown().push(shown);
-            self.changes.send_modify(|changes| *changes += 1);
+            self.renew();
         }
     }
 
     /// Notes what witnesses said of a checkpoint.
     fn cosigned(&self, checkpoint: &SignedCheckpoint, cosignatures: Vec<Cosignature>) {
         self.shown().cosigned(checkpoint, cosignatures);
-        self.changes.send_modify(|changes| *changes += 1);
+        self.renew();
     }
 
     fn shown(&self) -> MutexGuard<'_, shown::Recent> {
@@ -196,9 +196,14 @@ impl Audit {
         self.shown().best(self.quorum, system_time()).cloned()
     }
 
-    /// Counts the changes of what [`Audit::checkpoint`] says.
+    /// Counts the changes of what [`Audit::checkpoint`] says, and of what [`Audit::renew`] tells of.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Tells that something else changed that is shown beside the checkpoint: how far it is anchored.
+    pub fn renew(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// The names of the witnesses that are asked.

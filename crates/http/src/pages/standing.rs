@@ -1,9 +1,11 @@
-//! What the numbers of a page stand on, in words: the checkpoint that has their records, and who has cosigned it.
+//! What the numbers of a page stand on, in words: the checkpoint that has their records, who has cosigned it, and
+//! how far it is anchored.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use canvass_election::ids::{ContestId, Timestamp};
 use canvass_engine::{Audit, Published};
+use canvass_protocol::anchors::{Anchors, Stage};
 
 use super::format::{Integer, Moment};
 use crate::App;
@@ -24,6 +26,17 @@ pub(super) struct Standing {
     /// How many are asked, and how many are wanted.
     pub(super) witnesses: usize,
     pub(super) quorum: usize,
+    /// Where the log is anchored.
+    pub(super) anchored: Option<Anchored>,
+}
+
+/// How far the anchors of a log are.
+pub(super) struct Anchored {
+    pub(super) contract: String,
+    /// The chain's number, or nothing where no node has said it yet.
+    pub(super) chain: String,
+    /// What stands there, a sentence each.
+    pub(super) said: Vec<String>,
 }
 
 impl Standing {
@@ -41,6 +54,7 @@ impl Standing {
             cosigners: shown.cosignatures.iter().map(|c| c.witness().to_owned()).collect(),
             witnesses: audit.witnesses().len(),
             quorum: audit.quorum(),
+            anchored: app.anchors.as_ref().map(|anchors| Anchored::new(anchors())),
         })
     }
 
@@ -62,6 +76,49 @@ impl Standing {
     }
 }
 
+impl Anchored {
+    fn new(anchors: Anchors) -> Self {
+        let newest = |stage| anchors.heads.iter().rev().find(|head| head.stage == stage);
+        let stages = [Stage::Finalised, Stage::Included, Stage::Pending].map(|stage| (stage, newest(stage)));
+        let mut said: Vec<String> = stages
+            .into_iter()
+            .filter_map(|(stage, head)| Some((stage, head?)))
+            .map(|(stage, head)| {
+                let size = Integer(head.size);
+                let block =
+                    head.block.map_or_else(String::new, |block| format!(" in block {}", Integer(block)));
+                match stage {
+                    Stage::Finalised => format!("Checkpoint {size} stands there for good{block}."),
+                    Stage::Included => {
+                        format!("Checkpoint {size} stands there{block}, which the chain may still take back.")
+                    }
+                    Stage::Pending => format!("Checkpoint {size} is on its way there."),
+                }
+            })
+            .collect();
+        if said.is_empty() {
+            said.push("No checkpoint stands there yet.".to_owned());
+        }
+        said.extend(
+            anchors.trouble.map(|trouble| format!("Nothing new is anchored just now: {}.", cause(trouble))),
+        );
+        let chain = anchors.chain.map_or_else(String::new, |number| number.to_string());
+        Anchored { contract: anchors.contract, chain, said }
+    }
+}
+
+/// Why nothing is anchored, in words for readers; the operator's are in docs/operate.md.
+fn cause(trouble: &str) -> &'static str {
+    match trouble {
+        "fork" => "another history of this log stands on the chain, and one of the two is not true",
+        "rolled-back" => "a longer log than this one stands on the chain",
+        "node" => "the chain cannot be reached",
+        "funds" => "the address that pays for it has too little money",
+        "contract" => "the contract is not the one that was agreed on",
+        _ => "this server cannot read or write its files",
+    }
+}
+
 /// How long ago a moment was, by the server's own clock.
 fn age(moment: Timestamp) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -76,6 +133,8 @@ fn age(moment: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use canvass_protocol::anchors::AnchoredHead;
+
     use super::*;
 
     fn standing(cosigners: &[&str], witnesses: usize, quorum: usize) -> String {
@@ -88,6 +147,7 @@ mod tests {
             cosigners: cosigners.iter().map(|name| (*name).to_owned()).collect(),
             witnesses,
             quorum,
+            anchored: None,
         };
         standing.cosigned()
     }
@@ -113,5 +173,50 @@ mod tests {
         ] {
             assert_eq!(standing(cosigners, witnesses, quorum), said);
         }
+    }
+
+    /// One row: the anchors as `size stage`, the trouble, and what is said of them.
+    #[test]
+    fn anchors_are_told_in_words() {
+        for (heads, trouble, said) in [
+            (&[][..], None, "No checkpoint stands there yet."),
+            (&[(7, Stage::Pending)], None, "Checkpoint 7 is on its way there."),
+            (
+                &[(7, Stage::Included)],
+                Some("node"),
+                "Checkpoint 7 stands there in block 12, which the chain may still take back. Nothing new is \
+                 anchored just now: the chain cannot be reached.",
+            ),
+            (
+                &[
+                    (5, Stage::Finalised),
+                    (7, Stage::Finalised),
+                    (1_234, Stage::Included),
+                    (1_300, Stage::Included),
+                    (1_400, Stage::Pending),
+                ],
+                None,
+                "Checkpoint 7 stands there for good in block 12. Checkpoint 1,300 stands there in block 12, which \
+                 the chain may still take back. Checkpoint 1,400 is on its way there.",
+            ),
+        ] {
+            let heads = heads.iter().map(|(size, stage)| AnchoredHead {
+                size: *size,
+                root: String::new(),
+                stage: *stage,
+                block: (*stage != Stage::Pending).then_some(12),
+                transaction: None,
+            });
+            let (contract, publisher) = ("0xc".to_owned(), "0xp".to_owned());
+            let anchors = Anchors { chain: Some(1), contract, publisher, heads: heads.collect(), trouble };
+            assert_eq!(Anchored::new(anchors).said.join(" "), said);
+        }
+    }
+
+    #[test]
+    fn every_trouble_has_words_of_its_own() {
+        let words = ["node", "funds", "contract", "fork", "rolled-back", "disk"].map(cause);
+        let distinct: std::collections::BTreeSet<_> = words.iter().collect();
+        assert_eq!(distinct.len(), words.len());
     }
 }
