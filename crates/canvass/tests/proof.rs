@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -214,19 +216,47 @@ async fn receipts_are_promises_that_are_kept() {
 }
 
 #[test]
-fn answers_to_batches_hold_promises_unless_less_is_preferred() {
+fn answers_hold_promises_unless_less_is_preferred() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path());
-    let promise = |voter: &str, more: &[(&str, &str)]| {
-        let headers = [&[("content-type", "application/x-ndjson")], more].concat();
-        let line = json!({"contest": "song", "selections": ["x"], "voter": voter, "key": "k"}).to_string();
-        let answer = support::raw(&server.address, "POST", "/api/v1/votes", &headers, line.as_bytes());
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        answer.json()["receipt"].get("promise").is_some()
-    };
-    assert!(promise("a", &[]) && promise("a", &[]) && promise("b", &[("prefer", "return=representation")]));
-    assert!(!promise("c", &[("prefer", "return=minimal")]));
-    assert!(!promise("d", &[("prefer", "wait=5, return=minimal")]));
+    // A single vote is answered by a lane, or by the general server where its connection is to end with it.
+    let ways = [
+        ("/api/v1/votes", "application/x-ndjson", "close"),
+        ("/api/v1/vote", "application/json", "close"),
+        ("/api/v1/vote", "application/json", "keep-alive"),
+    ];
+    for (n, (path, media_type, connection)) in ways.into_iter().enumerate() {
+        let promise = |voter: &str, prefer: Option<&str>| {
+            let voter = format!("{voter}{n}");
+            let body =
+                json!({"contest": "song", "selections": ["x"], "voter": voter, "key": "k"}).to_string();
+            let prefer = prefer.map(|wish| format!("prefer: {wish}\r\n")).unwrap_or_default();
+            let mut socket = TcpStream::connect(&server.address).unwrap();
+            let length = body.len();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: {connection}\r\ncontent-type: {media_type}\r\n\
+                 {prefer}content-length: {length}\r\n\r\n"
+            );
+            socket.write_all((head + &body).as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            // The end of the answer, which does not end its connection.
+            while !answer.ends_with(b"}") && !answer.ends_with(b"}\n") {
+                let mut bytes = [0; 4_096];
+                let n = socket.read(&mut bytes).unwrap();
+                assert_ne!(n, 0, "{}", String::from_utf8_lossy(&answer));
+                answer.extend_from_slice(&bytes[..n]);
+            }
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.contains(r#""outcome":"counted""#), "{answer}");
+            answer.contains(r#""promise":""#)
+        };
+        assert!(promise("a", None) && promise("b", Some("return=representation")));
+        for wish in ["return=minimal", "wait=5, return=minimal"] {
+            assert!(!promise(wish, Some(wish)), "{path}, new");
+            assert!(!promise(wish, Some(wish)), "{path}, again");
+            assert!(promise(wish, None), "{path}, again, with the promise");
+        }
+    }
 }
 
 /// Every checkpoint that a client saw must be a beginning of the log after three kills in the middle of a load.

@@ -72,6 +72,14 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Probl
     headers.get("idempotency-key").map(|value| key_of(value.as_bytes())).transpose()
 }
 
+/// Whether the values of `Prefer` headers ask for a minimal answer (RFC 7240). Receipts hold no promises then: who
+/// sends thousands of votes a second can do without a kilobyte for each of them, and ask for the proofs of some a
+/// second later.
+pub(crate) fn prefers_minimal<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    let mut wishes = headers.into_iter().flat_map(|header| header.split(|byte| *byte == b','));
+    wishes.any(|wish| wish.trim_ascii().eq_ignore_ascii_case(b"return=minimal"))
+}
+
 /// The idempotency key in the bytes of its header.
 pub(crate) fn key_of(header: &[u8]) -> Result<&str, Problem> {
     let text =

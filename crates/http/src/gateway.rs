@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use canvass_election::event::Vote;
 use canvass_election::ids::{ContestId, PartitionId};
@@ -70,7 +70,13 @@ pub(crate) async fn post_vote(
     let request: VoteRequest<'_> = api::read(&body)?;
     let key = body::idempotency_key(&headers)?.or(request.key.as_deref());
     let prepared = prepare_request(&app, &Moment::new(&app), &request, credential, key, trusted)?;
-    record(&app, prepared).await?.answer()
+    let mut recorded = record(&app, prepared).await?;
+    recorded.receipts.take_if(|_| prefers_minimal(&headers));
+    recorded.answer()
+}
+
+fn prefers_minimal(headers: &HeaderMap) -> bool {
+    body::prefers_minimal(headers.get_all("prefer").iter().map(HeaderValue::as_bytes))
 }
 
 /// What is said of a line of a batch that does not simply count.
@@ -82,11 +88,8 @@ enum Said<'a> {
 }
 
 /// The answer to a batch: a line for each of its lines, in their order.
-/// Receipts hold no promises where `headers` prefer a minimal answer (RFC 7240): who sends thousands of votes a
-/// second can do without a kilobyte for each of them, and ask for the proofs of some a second later.
 pub(crate) fn batch_answer(headers: &HeaderMap, results: &[Result<Recorded, Problem>]) -> Answer {
-    let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    let minimal = prefers.flat_map(|value| value.split(',')).any(|wish| wish.trim() == "return=minimal");
+    let minimal = prefers_minimal(headers);
     let mut out = Vec::with_capacity(results.len() * if minimal { 160 } else { 1_200 });
     let mut confirmation = Confirmation::new();
     for (i, result) in results.iter().enumerate() {

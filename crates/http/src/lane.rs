@@ -138,6 +138,8 @@ struct Place {
 struct Ticket {
     place: Place,
     vote: Vote,
+    /// Whether its receipt is to hold no promise.
+    minimal: bool,
 }
 
 /// The votes of a round for one partition.
@@ -416,10 +418,10 @@ impl Lane {
             return self.turn_away(place, request.traceparent);
         }
         match prepare(&self.app, &self.moment, connection.peer, request) {
-            Ok(Prepared { partition, request, vote }) => {
+            Ok(Prepared { partition, request: id, vote }) => {
                 let bundle = &mut self.bundles[usize::from(partition.index)];
-                bundle.drafts.push_vote(request, &vote);
-                bundle.tickets.push(Ticket { place, vote });
+                bundle.drafts.push_vote(id, &vote);
+                bundle.tickets.push(Ticket { place, vote, minimal: body::prefers_minimal(request.prefer) });
                 self.bundled += 1;
                 self.load.take();
             }
@@ -477,11 +479,11 @@ impl Lane {
         }
     }
 
-    fn judged(&mut self, Ticket { place, vote }: Ticket, verdict: Verdict, receipts: &Receipts) {
+    fn judged(&mut self, Ticket { place, vote, minimal }: Ticket, verdict: Verdict, receipts: &Receipts) {
         match verdict.outcome {
             Outcome::Counted(_) => {
                 let Verdict { record, time, .. } = verdict;
-                let receipts = receipts.clone();
+                let receipts = receipts.clone().filter(|_| !minimal);
                 self.answer(place, Ready::Counted { record, time, replayed: false, receipts });
             }
             Outcome::Rejected(reason) => self.refuse(place, refusal_of(reason), None),
@@ -489,7 +491,11 @@ impl Lane {
             Outcome::Duplicate { .. } | Outcome::Held(_) => {
                 let (app, post) = (Arc::clone(&self.app), Arc::clone(&self.post));
                 self.runtime.spawn(async move {
-                    post.send(Message::Settled(place, settle(&app, (&verdict, &None), &vote).await));
+                    let mut settled = settle(&app, (&verdict, &None), &vote).await;
+                    if let Ok(recorded) = &mut settled {
+                        recorded.receipts.take_if(|_| minimal);
+                    }
+                    post.send(Message::Settled(place, settled));
                 });
             }
         }

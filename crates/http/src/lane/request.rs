@@ -30,6 +30,7 @@ pub(super) struct VoteRequest<'a> {
     pub(super) content_type: Option<&'a [u8]>,
     pub(super) idempotency_key: Option<&'a [u8]>,
     pub(super) traceparent: Option<&'a [u8]>,
+    pub(super) prefer: Option<&'a [u8]>,
     pub(super) body: &'a [u8],
     /// The bytes of the whole request.
     pub(super) size: usize,
@@ -82,6 +83,8 @@ fn vote<'a>(request: &Request<'_, 'a>, head: usize, bytes: &'a [u8]) -> Option<P
             &mut vote.idempotency_key
         } else if name.eq_ignore_ascii_case("traceparent") {
             &mut vote.traceparent
+        } else if name.eq_ignore_ascii_case("prefer") {
+            &mut vote.prefer
         } else if is_unusual(name, value) {
             return None;
         } else {

@@ -37,7 +37,7 @@ impl Suite {
     pub fn latency(&self, options: &Options) -> Result<Table, Fault> {
         let credentials = self.credentials()?;
         let start = || self.canvass(&credentials, "latency");
-        let (requests, expected) = single(0..VOTES, &*credentials.signer);
+        let (requests, expected) = single(0..VOTES, &*credentials.signer, "");
         let mut reached = Vec::new();
         for _ in 0..options.rounds {
             reached.push(self.reached(&start()?, &requests, &expected, CONNECTIONS, 1)?);
@@ -47,7 +47,7 @@ impl Suite {
         for _ in 0..options.rounds {
             for (percent, found) in LOADS.iter().zip(&mut found) {
                 let rate = reached.median * percent / 100;
-                let (requests, _) = single(0..rate * options.seconds, &*credentials.signer);
+                let (requests, _) = single(0..rate * options.seconds, &*credentials.signer, "");
                 self.paced(&start()?, &requests, rate, found)?;
             }
         }

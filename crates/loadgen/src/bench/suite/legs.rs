@@ -9,7 +9,7 @@ use super::drive::{Answers, Driver};
 use super::http::{LineStatuses, Statuses};
 use super::report::{Row, Table};
 use super::stage::Busy;
-use super::votes::{Expected, Requests, batches, single};
+use super::votes::{Expected, MINIMAL, Requests, batches, single};
 use super::{Fault, LOAD_CORE, SERVER_CORE, Suite};
 use crate::bench::per_second;
 
@@ -43,6 +43,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) credentials: Credentials,
     pub(crate) votes: u64,
     single: OnceCell<(Requests, Expected)>,
+    minimal: OnceCell<(Requests, Expected)>,
     batches: OnceCell<(Requests, Expected)>,
 }
 
@@ -80,6 +81,7 @@ impl Suite {
             credentials: self.credentials()?,
             votes: options.votes,
             single: OnceCell::new(),
+            minimal: OnceCell::new(),
             batches: OnceCell::new(),
         };
         let mut trials: Vec<Vec<Trial>> = legs.iter().map(|_| Vec::new()).collect();
@@ -103,7 +105,12 @@ fn row(name: &str, trials: &[Trial]) -> Row {
 impl Bench<'_> {
     /// Votes one a request, signed once for all trials.
     pub(crate) fn single(&self) -> &(Requests, Expected) {
-        self.single.get_or_init(|| single(0..self.votes, &*self.credentials.signer))
+        self.single.get_or_init(|| single(0..self.votes, &*self.credentials.signer, ""))
+    }
+
+    /// The same votes, by those who want no promises.
+    fn minimal(&self) -> &(Requests, Expected) {
+        self.minimal.get_or_init(|| single(0..self.votes, &*self.credentials.signer, MINIMAL))
     }
 
     /// The same votes as batches.
@@ -115,6 +122,11 @@ impl Bench<'_> {
 /// Canvass, one vote a request.
 pub(crate) fn canvass(bench: &Bench<'_>, leg: &Leg) -> Result<Trial, Fault> {
     counts(bench, leg, bench.single(), Statuses::default())
+}
+
+/// Canvass, one vote a request, without promises in the answers.
+pub(crate) fn canvass_minimal(bench: &Bench<'_>, leg: &Leg) -> Result<Trial, Fault> {
+    counts(bench, leg, bench.minimal(), Statuses::default())
 }
 
 /// Canvass, NDJSON.

@@ -28,7 +28,7 @@ impl Suite {
     pub fn overload(&self, options: &Options) -> Result<Table, Fault> {
         let credentials = self.credentials()?;
         let (connections, votes) = REACHED;
-        let (requests, expected) = single(0..votes, &*credentials.signer);
+        let (requests, expected) = single(0..votes, &*credentials.signer, "");
         let mut reached = Vec::new();
         for _ in 0..options.rounds {
             let server = self.canvass(&credentials, "reached")?;
@@ -37,7 +37,7 @@ impl Suite {
         drop(requests);
         let reached = Row::new("reached rate", "votes/s", reached, "16 in flight a connection".to_owned());
         let offered = reached.median * 2;
-        let (requests, _) = single(0..offered * options.seconds, &*credentials.signer);
+        let (requests, _) = single(0..offered * options.seconds, &*credentials.signer, "");
         let mut trials = Vec::new();
         for _ in 0..options.rounds {
             let server = self.canvass(&credentials, "overload")?;

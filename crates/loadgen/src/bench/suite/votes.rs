@@ -103,8 +103,13 @@ pub(crate) fn each(votes: Range<u64>, mut vote: impl FnMut(u64, usize)) -> Expec
     expected
 }
 
-/// Votes one a request, each with its voter's token. A retry is the same bytes.
-pub(crate) fn single(votes: Range<u64>, sign: &dyn Fn(&str) -> String) -> (Requests, Expected) {
+/// Votes one a request, each with its voter's token. A retry is the same bytes. `headers` are more of them, each line
+/// with its end.
+pub(crate) fn single(
+    votes: Range<u64>,
+    sign: &dyn Fn(&str) -> String,
+    headers: &str,
+) -> (Requests, Expected) {
     let mut requests = Requests::default();
     let mut text = String::new();
     let first = votes.start;
@@ -114,7 +119,7 @@ pub(crate) fn single(votes: Range<u64>, sign: &dyn Fn(&str) -> String) -> (Reque
             requests.repeat(sent);
         } else {
             text.clear();
-            request(&mut text, &sign(&name(voter)), choice);
+            request(&mut text, &sign(&name(voter)), headers, choice);
             requests.push(text.as_bytes());
         }
     });
@@ -131,16 +136,19 @@ pub(crate) fn name(voter: u64) -> String {
     format!("{:016x}", id(voter))
 }
 
-fn request(out: &mut String, token: &str, choice: usize) {
+fn request(out: &mut String, token: &str, headers: &str, choice: usize) {
     let body = format!(r#"{{"contest":"{CONTEST}","selections":["{}"]}}"#, SELECTIONS[choice]);
     // Writing to a string cannot fail.
     let _ = write!(
         out,
         "POST /api/v1/vote HTTP/1.1\r\nhost: vote.example.org\r\ncontent-type: application/json\r\n\
-         authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
+         {headers}authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
 }
+
+/// Asks for receipts without promises.
+pub(crate) const MINIMAL: &str = "prefer: return=minimal\r\n";
 
 /// Votes as NDJSON, `lines` a request, for voters whom a collector names.
 pub(crate) fn batches(votes: Range<u64>, lines: u64, key: &str) -> (Requests, Expected) {
@@ -159,7 +167,7 @@ pub(crate) fn batches(votes: Range<u64>, lines: u64, key: &str) -> (Requests, Ex
         let _ = write!(
             text,
             "POST /api/v1/votes HTTP/1.1\r\nhost: vote.example.org\r\ncontent-type: application/x-ndjson\r\n\
-             prefer: return=minimal\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n{body}",
+             {MINIMAL}authorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         requests.push(text.as_bytes());
@@ -174,7 +182,7 @@ mod tests {
 
     #[test]
     fn one_in_a_hundred_is_an_earlier_vote_again() {
-        let (requests, expected) = single(0..1_000, &|voter| format!("<{voter}>"));
+        let (requests, expected) = single(0..1_000, &|voter| format!("<{voter}>"), "");
         assert_eq!((requests.len(), expected.new, expected.again), (1_000, 990, 10));
         assert_eq!(expected.totals.iter().sum::<u64>(), 990);
         assert!(expected.totals[0] > expected.totals[3] && expected.totals[3] > 0);
@@ -189,7 +197,7 @@ mod tests {
     fn batches_hold_the_same_votes() {
         let (requests, expected) = batches(0..2_500, 1_000, "cvk_x");
         assert_eq!(requests.len(), 3);
-        assert_eq!(expected, single(0..2_500, &|_| String::new()).1);
+        assert_eq!(expected, single(0..2_500, &|_| String::new(), "").1);
         let text = String::from_utf8_lossy(requests.bytes(requests.range(2, 1)));
         assert_eq!(text.lines().filter(|line| line.starts_with('{')).count(), 500);
     }
