@@ -9,8 +9,14 @@ const CLIP: f64 = 3.0;
 pub mod groups {
     /// One column that all units share.
     pub const NATION: &str = "nation";
+    /// The name of a factor of the baseline, if it has such a one, that is never taken to be alike.
+    pub const REGION: &str = "region";
     /// Covariates, those of the baseline and the three that follow from its votes.
     pub const COVARIATES: &str = "covariates";
+    /// Ten parts by votes at the last election.
+    pub const SIZE: &str = "size";
+    /// Ten parts by margin at the last election.
+    pub const LEAN: &str = "lean";
     /// How what is counted first differs from the whole, everywhere.
     pub const ORDER: &str = "order";
     /// How it differs within a level of the local factor.
@@ -39,6 +45,12 @@ impl Design {
             }
             columns.extend(std::iter::repeat_n(factor.name.clone(), factor.levels));
         }
+        for (name, values) in binned(baseline, flip) {
+            for (row, bin) in rows.iter_mut().zip(bins(baseline, &values)) {
+                row.push((columns.len() + bin, 1.0));
+            }
+            columns.extend(std::iter::repeat_n(name.to_owned(), BINS));
+        }
         let local = baseline.local.map(|local| {
             let first = columns.len();
             let levels = baseline.factors[local].levels;
@@ -63,6 +75,31 @@ impl Design {
         let local = self.order.1.zip(level).map(|(first, level)| (first + level, lack));
         std::iter::once((self.order.0, lack)).chain(local).collect()
     }
+}
+
+/// Parts that the units are cut into by size and by margin, each with as many votes as the others.
+const BINS: usize = 10;
+
+/// What units are cut into parts by.
+fn binned(baseline: &Baseline, flip: f64) -> [(&'static str, Vec<f64>); 2] {
+    let of = |value: &dyn Fn([u64; 2]) -> f64| baseline.units.iter().map(|unit| value(unit.votes)).collect();
+    [(groups::SIZE, of(&total)), (groups::LEAN, of(&|votes| flip * margin(votes)))]
+}
+
+/// The part of each unit; units of one value may fall into two.
+fn bins(baseline: &Baseline, values: &[f64]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..values.len()).collect();
+    places.sort_by(|a, b| values[*a].total_cmp(&values[*b]).then(a.cmp(b)));
+    let votes = |place: usize| total(baseline.units[place].votes);
+    let all: f64 = places.iter().map(|place| votes(*place)).sum();
+    let edges: Vec<f64> = (1..BINS).map(|bin| all * bin as f64 / BINS as f64).collect();
+    let (mut bins, mut before) = (vec![0; values.len()], 0.0);
+    for place in places {
+        let middle = before + votes(place) / 2.0;
+        bins[place] = edges.partition_point(|edge| *edge <= middle);
+        before += votes(place);
+    }
+    bins
 }
 
 /// Each covariate over all units, standardised.

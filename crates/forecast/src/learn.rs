@@ -7,7 +7,7 @@ use nalgebra::{Cholesky, DMatrix};
 use crate::baseline::{Baseline, BaselineError, margin, total};
 use crate::design::{Design, groups};
 use crate::fit::{Equation, solve};
-use crate::model::{Both, LEAST_NATION, Model, UnitVariance};
+use crate::model::{Both, LEAST, Model, UnitVariance};
 
 /// A past election, complete: what was known before it, and how it ended in each unit.
 #[derive(Debug, Clone)]
@@ -57,9 +57,10 @@ impl Model {
             let turnout = turnouts.groups.get(name).copied().unwrap_or(*sd);
             model.groups.insert(name.clone(), Both { margin: *sd, turnout });
         }
-        if let Some(nation) = model.groups.get_mut(groups::NATION) {
-            nation.margin = nation.margin.max(LEAST_NATION.margin);
-            nation.turnout = nation.turnout.max(LEAST_NATION.turnout);
+        for (name, least) in LEAST {
+            let learned = model.groups.entry(name.to_owned()).or_insert(least);
+            learned.margin = learned.margin.max(least.margin);
+            learned.turnout = learned.turnout.max(least.turnout);
         }
         (model.unit_margin, model.unit_turnout) = (margins.unit, turnouts.unit);
         Ok(model)

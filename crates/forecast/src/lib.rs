@@ -24,6 +24,6 @@ pub use cells::MAX_CELLS;
 pub use design::groups;
 pub use draws::AreaDraws;
 pub use learn::Past;
-pub use model::{Both, LEAST_NATION, Model, ORDER, ORDER_LOCAL, PART, UnitVariance};
+pub use model::{Both, LEAST, Model, ORDER, ORDER_LOCAL, PART, UnitVariance};
 pub use project::{DRAWS, MAX_DRAWS, MIN_DRAWS, ProjectError, Projection, project};
 pub use summary::{LEAST_CHANCE, Range, Summary};
