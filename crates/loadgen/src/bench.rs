@@ -4,6 +4,7 @@
 //! otherwise the numbers beside it mean nothing.
 
 pub mod fold;
+pub mod forecast;
 pub mod ingest;
 pub mod read;
 pub mod stream;

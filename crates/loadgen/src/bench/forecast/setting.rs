@@ -1,0 +1,137 @@
+//! The elections that are projected, what is known before each, and in which order counties come in.
+
+use canvass_forecast::{Area, Baseline, Factor, Past, Unit};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::counties::{self, COVARIATES, County};
+
+/// Percent of the counties that are in at each stage.
+pub const STAGES: [usize; 6] = [5, 10, 25, 50, 75, 90];
+
+/// An election of the past, seen as one of tonight.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// The year of the last election.
+    pub before: u16,
+    /// The year of the one that is projected.
+    pub now: u16,
+    /// What was known.
+    pub baseline: Baseline,
+    /// How it ended.
+    pub finals: Vec<[u64; 2]>,
+    /// Pairs of elections before it, to learn from.
+    pub past: Vec<Past>,
+}
+
+/// 2012 to 2016, and 2016 to 2020, each with all pairs before it that the table has.
+pub fn pairs(counties: &[County]) -> Vec<Pair> {
+    let years: [u16; 4] = [2008, 2012, 2016, 2020];
+    let of = |now: usize| Past {
+        baseline: baseline(counties, years[now - 1], now.checked_sub(2).map(|before| years[before])),
+        finals: counties.iter().map(|county| county.votes(years[now])).collect(),
+    };
+    let pair = |now: usize| {
+        let Past { baseline, finals } = of(now);
+        Pair { before: years[now - 1], now: years[now], baseline, finals, past: (1..now).map(of).collect() }
+    };
+    vec![pair(2), pair(3)]
+}
+
+/// States within the nation; factors region, state, urban class, region with class, state with size of class.
+fn baseline(counties: &[County], last: u16, before: Option<u16>) -> Baseline {
+    let states = counties::numbered(counties);
+    let mut areas = vec![Area { parent: None, seats: 0 }];
+    areas.extend(states.keys().map(|_| Area { parent: Some(0), seats: 1 }));
+    let factor = |name: &str, levels| Factor { name: name.to_owned(), levels };
+    let units = counties.iter().map(|county| {
+        let state = states[county.st.as_str()];
+        let region = counties::state(&county.st).map_or(0, |state| state.region);
+        let class = county.ruralurban_cc - 1;
+        Unit {
+            area: 1 + state,
+            votes: county.votes(last),
+            before: before.map(|year| county.votes(year)),
+            covariates: county.covariates(),
+            levels: vec![region, state, class, region * 9 + class, state * 3 + class / 3],
+        }
+    });
+    Baseline {
+        areas,
+        units: units.collect(),
+        covariates: COVARIATES.iter().map(|name| (*name).to_owned()).collect(),
+        factors: vec![
+            factor("region", 4),
+            factor("state", states.len()),
+            factor("class", 9),
+            factor("region and class", 36),
+            factor("state and class", states.len() * 3),
+        ],
+        local: Some(1),
+    }
+}
+
+/// In which order counties come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Any.
+    Random(u64),
+    /// After the polls close; the larger of a state take longer, by up to four hours, and each a random hour or so.
+    Closing(u64),
+    /// The largest last.
+    Size,
+}
+
+impl Order {
+    /// The five of the benchmark.
+    pub const ALL: [Order; 5] =
+        [Order::Random(1), Order::Random(2), Order::Closing(1), Order::Closing(2), Order::Size];
+
+    /// What it is called.
+    pub fn name(self) -> String {
+        match self {
+            Order::Random(seed) => format!("random {seed}"),
+            Order::Closing(seed) => format!("closing {seed}"),
+            Order::Size => "largest last".to_owned(),
+        }
+    }
+
+    /// Places of the counties, the first to come in first.
+    pub fn places(self, counties: &[County], last: u16) -> Vec<usize> {
+        let size = |place: &usize| counties[*place].votes(last).iter().sum::<u64>();
+        let mut places: Vec<usize> = (0..counties.len()).collect();
+        match self {
+            Order::Size => places.sort_by_key(|place| (size(place), *place)),
+            Order::Random(seed) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                let keys: Vec<u64> = places.iter().map(|_| rng.random()).collect();
+                places.sort_by_key(|place| (keys[*place], *place));
+            }
+            Order::Closing(seed) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                let waits: Vec<f64> = places.iter().map(|_| -f64::ln(1.0 - rng.random::<f64>())).collect();
+                let ranks = ranks(counties, last);
+                let hour = |place: usize| {
+                    let close = counties::state(&counties[place].st).map_or(0, |state| state.close);
+                    f64::from(close) / 2.0 + 4.0 * ranks[place] + waits[place]
+                };
+                places.sort_by(|a, b| hour(*a).total_cmp(&hour(*b)).then(a.cmp(b)));
+            }
+        }
+        places
+    }
+}
+
+/// Each county's place among those of its state by votes, from 0 (smallest) to 1.
+fn ranks(counties: &[County], last: u16) -> Vec<f64> {
+    let size = |place: &usize| counties[*place].votes(last).iter().sum::<u64>();
+    let mut ranks = vec![0.0; counties.len()];
+    for state in counties::numbered(counties).keys() {
+        let mut of: Vec<usize> = (0..counties.len()).filter(|place| counties[*place].st == **state).collect();
+        of.sort_by_key(|place| (size(place), *place));
+        for (rank, place) in of.iter().enumerate() {
+            ranks[*place] = (rank + 1) as f64 / of.len() as f64;
+        }
+    }
+    ranks
+}
