@@ -79,8 +79,9 @@ impl Model {
 }
 
 impl Default for Model {
-    /// For an election with no pair to learn from: spreads as they were between presidential elections in the counties
-    /// of the United States from 2008 to 2020, rounded up.
+    /// For an election with no pair to learn from: [`LEAST`], and for the rest what `learn` finds between presidential
+    /// elections in the counties of the United States from 2008 to 2020, in round numbers. The spreads of late units are
+    /// no pair's: units that are in teach little of those that are not.
     fn default() -> Self {
         let covariates = (groups::COVARIATES, Both { margin: 0.02, turnout: 0.03 });
         let groups = LEAST.into_iter().chain([covariates]);

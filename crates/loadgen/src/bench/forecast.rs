@@ -1,6 +1,7 @@
 //! Projections of past elections as they came in, scored against how they ended.
 
 pub mod counties;
+mod elex;
 mod score;
 mod setting;
 
@@ -10,6 +11,7 @@ use std::time::Instant;
 use canvass_forecast::{Model, Projection, Seen, project};
 
 pub use counties::County;
+pub use elex::{Elex, PACKAGE};
 pub use score::{Case, Score};
 pub use setting::{Order, Pair, STAGES, pairs};
 
