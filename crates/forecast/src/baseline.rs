@@ -169,21 +169,32 @@ pub(crate) fn margin(votes: [u64; 2]) -> f64 {
     if all > 0.0 { (float(votes[0]) - float(votes[1])) / all } else { 0.0 }
 }
 
-/// What was reported by a unit so far.
+/// What was reported by a unit so far: votes of two selections, or with `Seen<Vec<u64>>` of any number.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Seen {
+pub enum Seen<V = [u64; 2]> {
     /// Nothing, or nothing that may be believed: an anomaly that nobody has looked at yet.
     #[default]
     Nothing,
     /// A part.
     Part {
         /// Counted so far.
-        votes: [u64; 2],
+        votes: V,
         /// Share of its vote that this is expected to be, above 0 and below 1, where a source says so.
         fraction: Option<f64>,
     },
     /// Everything.
-    Final([u64; 2]),
+    Final(V),
+}
+
+impl<V> Seen<V> {
+    /// The same, with the votes told otherwise.
+    pub fn map<W>(self, votes_of: impl FnOnce(V) -> W) -> Seen<W> {
+        match self {
+            Seen::Nothing => Seen::Nothing,
+            Seen::Part { votes, fraction } => Seen::Part { votes: votes_of(votes), fraction },
+            Seen::Final(votes) => Seen::Final(votes_of(votes)),
+        }
+    }
 }
 
 impl Seen {
@@ -198,11 +209,6 @@ impl Seen {
     /// This with the two selections changed.
     #[must_use]
     pub fn swapped(self) -> Self {
-        let turn = |[a, b]: [u64; 2]| [b, a];
-        match self {
-            Seen::Nothing => Seen::Nothing,
-            Seen::Part { votes, fraction } => Seen::Part { votes: turn(votes), fraction },
-            Seen::Final(votes) => Seen::Final(turn(votes)),
-        }
+        self.map(|[a, b]| [b, a])
     }
 }

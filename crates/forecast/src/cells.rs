@@ -1,9 +1,11 @@
 //! What is still open: a cell is a unit that is not final, or many alike where there are too many to draw each.
 
-use crate::baseline::{Baseline, Seen, total};
+use std::collections::BTreeMap;
+
 use crate::design::Design;
+use crate::field::{Field, Split, State};
 use crate::fit::Posterior;
-use crate::model::{Model, PART};
+use crate::model::{Both, Model, PART, UnitVariance};
 
 /// Beyond so many open units, units of an area with the same levels are drawn together.
 pub const MAX_CELLS: usize = 4_096;
@@ -24,20 +26,19 @@ pub(crate) struct Cell {
     pub(crate) area: usize,
     /// Place of the first unit: what its noise is drawn by.
     pub(crate) unit: usize,
-    /// Two-party votes at the last election.
+    /// Votes at the last election.
     pub(crate) votes: f64,
-    /// Two-party votes and margin in votes that are counted already.
-    pub(crate) counted: (f64, f64),
-    /// The margin at the end, from -1 to 1.
-    pub(crate) margin: Linear,
+    /// Votes of each selection that are counted already.
+    pub(crate) counted: Vec<f64>,
     /// Logarithm of the votes at the end over those of the last election.
     pub(crate) turnout: Linear,
+    /// The margin of each split at the end, from -1 to 1.
+    pub(crate) margins: Vec<Linear>,
 }
 
 /// A unit that reported a part: what it tells, and how far it is from the whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part {
-    pub(crate) unit: usize,
     /// What is lacking, as a share of the whole.
     pub(crate) lack: f64,
     /// Whether a source said so; if not, the part says nothing of the turnout.
@@ -45,8 +46,9 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn new(unit: usize, fraction: f64, told: bool) -> Self {
-        Part { unit, lack: 1.0 - fraction.clamp(FRACTIONS.0, FRACTIONS.1), told }
+    pub(crate) fn new(fraction: f64, told: bool) -> Self {
+        let fraction = if fraction.is_nan() { FRACTIONS.0 } else { fraction };
+        Part { lack: 1.0 - fraction.clamp(FRACTIONS.0, FRACTIONS.1), told }
     }
 
     pub(crate) fn margin_variance(&self) -> f64 {
@@ -58,128 +60,146 @@ impl Part {
     }
 }
 
+/// One split, and what the night says of it.
+pub(crate) struct Fitted {
+    pub(crate) split: Split,
+    pub(crate) posterior: Posterior,
+}
+
 /// Everything that cells are made from.
 pub(crate) struct Night<'a> {
     pub(crate) model: &'a Model,
-    pub(crate) baseline: &'a Baseline,
-    pub(crate) seen: &'a [Seen],
+    pub(crate) field: &'a Field<'a>,
     pub(crate) design: &'a Design,
-    pub(crate) flip: f64,
-    pub(crate) margin: &'a Posterior,
     pub(crate) turnout: &'a Posterior,
+    pub(crate) splits: &'a [Fitted],
+    pub(crate) parts: &'a [Option<Part>],
+}
+
+/// What is expected of one unit, before the effects: how much of them it has, and what a part of it tells.
+struct Expected {
+    offset: f64,
+    variance: f64,
+    /// How far the part that was seen is believed, from 0 to 1.
+    trust: f64,
+    lack: f64,
+    /// How much of what late units have in addition this one has.
+    late: f64,
+}
+
+impl Expected {
+    /// Given `value = whole + order + noise of the part`, the whole is a mixture of what is expected and what was seen.
+    fn of(offset: f64, variance: f64, part: Option<Part>, seen: Option<(f64, f64)>) -> Self {
+        let (lack, late) = part.map_or((0.0, 1.0), |part| (part.lack, part.lack));
+        let Some((value, noise)) = seen else { return Expected { offset, variance, trust: 0.0, lack, late } };
+        let trust = variance / (variance + noise);
+        let offset = offset + trust * (value - offset);
+        Expected { offset, variance: variance * (1.0 - trust), trust, lack, late }
+    }
 }
 
 impl Night<'_> {
-    fn level(&self, unit: usize) -> Option<usize> {
-        self.baseline.local.map(|local| self.baseline.units[unit].levels[local])
-    }
-
-    /// Columns behind those of the design: how late units differ, everywhere and locally.
-    fn late(&self, unit: usize, share: f64) -> Vec<(usize, f64)> {
-        let first = self.design.columns.len();
-        let local = self.level(unit).map(|level| (first + 1 + level, share));
-        std::iter::once((first, share)).chain(local).collect()
-    }
-
-    /// A unit of which nothing is known.
-    fn open(&self, unit: usize) -> Cell {
-        let known = &self.baseline.units[unit];
-        let votes = total(known.votes);
-        let entries: Vec<_> = self.design.rows[unit].iter().copied().chain(self.late(unit, 1.0)).collect();
-        let sd = |variance: f64, scale: f64| libm::sqrt(variance * scale);
-        let (margin, turnout) = (self.model.unit_margin.of(votes), self.model.unit_turnout.of(votes));
-        let base = self.flip * crate::baseline::margin(known.votes);
-        Cell {
-            area: known.area,
-            unit,
-            votes,
-            counted: (0.0, 0.0),
-            margin: Linear { offset: base, entries: entries.clone(), sd: sd(margin, self.margin.scale) },
-            turnout: Linear { offset: 0.0, entries, sd: sd(turnout, self.turnout.scale) },
-        }
-    }
-
-    /// A unit of which a part is known: its own deviation is partly known too.
-    fn partial(&self, part: Part) -> Cell {
-        let mut cell = self.open(part.unit);
-        let votes = self.seen[part.unit].votes();
-        let margin = self.flip * crate::baseline::margin(votes);
-        let [first, second] = votes.map(crate::baseline::float);
-        cell.counted = (first + second, self.flip * (first - second));
-        self.learn(&mut cell.margin, part, margin, part.margin_variance());
-        if part.told {
-            let seen = libm::log(total(votes) / ((1.0 - part.lack) * cell.votes));
-            self.learn(&mut cell.turnout, part, seen, part.turnout_variance());
-        }
-        cell
-    }
-
-    /// Given `value = whole + order + noise of the part`, the whole is a mixture of what is expected and what was seen.
-    fn learn(&self, linear: &mut Linear, part: Part, value: f64, noise: f64) {
-        let own = linear.sd * linear.sd;
-        let trust = own / (own + noise);
-        let design = self.design.columns.len();
-        for (column, entry) in &mut linear.entries {
-            *entry *= if *column >= design { part.lack } else { 1.0 - trust };
-        }
-        let order = self.design.order_entries(self.level(part.unit), part.lack);
-        linear.entries.extend(order.into_iter().map(|(column, entry)| (column, -trust * entry)));
-        linear.offset += trust * (value - linear.offset);
-        linear.sd = libm::sqrt(own * (1.0 - trust));
-    }
-
-    /// All open units that can be predicted.
-    pub(crate) fn cells(&self, parts: &[Part]) -> Vec<Cell> {
-        let open =
-            self.seen.iter().enumerate().filter(|(unit, seen)| {
-                **seen == Seen::Nothing && total(self.baseline.units[*unit].votes) > 0.0
-            });
-        let mut cells: Vec<Cell> = open.map(|(unit, _)| self.open(unit)).collect();
-        if cells.len() > MAX_CELLS {
-            cells = self.merge(cells, MAX_CELLS);
-        }
-        let partial = parts.iter().map(|part| self.partial(*part)).collect::<Vec<_>>();
-        let partial = if partial.len() > MAX_CELLS { self.merge(partial, MAX_CELLS) } else { partial };
-        cells.extend(partial);
-        cells
-    }
-
-    /// Puts units of one area with the same levels together, those of a like margin first.
-    fn merge(&self, mut cells: Vec<Cell>, most: usize) -> Vec<Cell> {
-        let levels = |cell: &Cell| &self.baseline.units[cell.unit].levels;
-        cells.sort_by(|a, b| {
-            let by_place = a.area.cmp(&b.area).then_with(|| levels(a).cmp(levels(b)));
-            by_place.then_with(|| a.margin.offset.total_cmp(&b.margin.offset)).then(a.unit.cmp(&b.unit))
+    fn turnout_of(&self, unit: usize) -> Expected {
+        let before = self.field.before(unit);
+        let variance = self.model.unit_turnout.of(before) * self.turnout.scale;
+        let part = self.parts[unit];
+        let seen = part.filter(|part| part.told).map(|part| {
+            let value = libm::log(self.field.counted(unit) / ((1.0 - part.lack) * before));
+            (value, part.turnout_variance())
         });
-        let size = cells.len().div_ceil(most);
-        let alike = |a: &Cell, b: &Cell| a.area == b.area && levels(a) == levels(b);
-        let groups = cells.chunk_by(alike).flat_map(|group| group.chunks(size.max(1)));
-        groups.map(join).collect()
+        Expected::of(0.0, variance, part, seen)
+    }
+
+    fn margin_of(&self, unit: usize, place: usize) -> Expected {
+        let Fitted { split, posterior } = &self.splits[place];
+        let square = split.scale * split.scale;
+        let variance = self.model.unit_margin.of(split.weight[unit]) * posterior.scale * square;
+        let part = self.parts[unit];
+        let (counted, margin) = Field::split_of(self.field.now(unit), place);
+        let seen = part.filter(|_| counted > 0.0).map(|part| (margin, part.margin_variance() * square));
+        Expected::of(split.base[unit], variance, part, seen)
+    }
+
+    /// All open units that can be predicted; those of an area with the same levels together where there are too many.
+    pub(crate) fn cells(&self) -> Vec<Cell> {
+        let mut open: Vec<usize> =
+            (0..self.field.units()).filter(|unit| self.field.is_drawn(*unit)).collect();
+        if open.len() <= MAX_CELLS {
+            return open.iter().map(|unit| self.cell(&[*unit])).collect();
+        }
+        let key = |unit: &usize| {
+            let known = &self.field.baseline.units[*unit];
+            (known.area, self.field.states[*unit] != State::Nothing, &known.levels)
+        };
+        let base = &self.splits[0].split.base;
+        open.sort_unstable_by(|a, b| {
+            key(a).cmp(&key(b)).then_with(|| base[*a].total_cmp(&base[*b])).then(a.cmp(b))
+        });
+        let size = open.len().div_ceil(MAX_CELLS).max(1);
+        let groups = open.chunk_by(|a, b| key(a) == key(b));
+        groups.flat_map(|group| group.chunks(size)).map(|units| self.cell(units)).collect()
+    }
+
+    /// One cell for some units: votes add up, the rest is weighted by them.
+    fn cell(&self, units: &[usize]) -> Cell {
+        let votes: f64 = units.iter().map(|unit| self.field.before(*unit)).sum();
+        let mut counted = vec![0.0; self.field.selections()];
+        for unit in units {
+            counted.iter_mut().zip(self.field.now(*unit)).for_each(|(sum, votes)| *sum += votes);
+        }
+        Cell {
+            area: self.field.baseline.units[units[0]].area,
+            unit: units[0],
+            votes,
+            counted,
+            turnout: self.linear(units, votes, |unit| self.turnout_of(unit)),
+            margins: (0..self.splits.len())
+                .map(|place| self.linear(units, votes, |unit| self.margin_of(unit, place)))
+                .collect(),
+        }
+    }
+
+    fn linear(&self, units: &[usize], votes: f64, expected: impl Fn(usize) -> Expected) -> Linear {
+        let mut sum = Linear { offset: 0.0, entries: Vec::new(), sd: 0.0 };
+        let mut entries: BTreeMap<usize, f64> = BTreeMap::new();
+        for unit in units {
+            let weight = self.field.before(*unit) / votes;
+            let expected = expected(*unit);
+            sum.offset += weight * expected.offset;
+            sum.sd += weight * weight * expected.variance;
+            let mut add = |column: usize, value: f64| match units.len() {
+                1 => sum.entries.push((column, value)),
+                _ => *entries.entry(column).or_default() += weight * value,
+            };
+            for (column, value) in self.design.row(*unit) {
+                add(*column, value * (1.0 - expected.trust));
+            }
+            let known = &self.field.baseline.units[*unit];
+            let level = self.field.baseline.local.map(|local| known.levels[local]);
+            if expected.trust > 0.0 {
+                for (column, value) in self.design.order_entries(level, expected.lack) {
+                    add(column, -expected.trust * value);
+                }
+            }
+            // Columns behind those of the design: how late units differ, everywhere and locally.
+            let late = self.design.columns.len();
+            add(late, expected.late);
+            if let Some(level) = level {
+                add(late + 1 + level, expected.late);
+            }
+        }
+        sum.entries.extend(entries);
+        sum.sd = libm::sqrt(sum.sd);
+        sum
     }
 }
 
-/// One cell for many: votes add up, the rest is weighted by them.
-fn join(cells: &[Cell]) -> Cell {
-    let mut whole = cells[0].clone();
-    whole.votes = cells.iter().map(|cell| cell.votes).sum();
-    whole.counted = cells.iter().fold((0.0, 0.0), |sum, c| (sum.0 + c.counted.0, sum.1 + c.counted.1));
-    let weigh = |part: fn(&Cell) -> &Linear| {
-        let mut sum = Linear { offset: 0.0, entries: Vec::new(), sd: 0.0 };
-        for cell in cells {
-            let (weight, linear) = (cell.votes / whole.votes, part(cell));
-            sum.offset += weight * linear.offset;
-            sum.sd += weight * weight * linear.sd * linear.sd;
-            sum.entries.extend(linear.entries.iter().map(|(column, value)| (*column, weight * value)));
-        }
-        sum.sd = libm::sqrt(sum.sd);
-        sum.entries.sort_by_key(|(column, _)| *column);
-        sum.entries.dedup_by(|from, into| {
-            let same = from.0 == into.0;
-            into.1 += if same { from.1 } else { 0.0 };
-            same
-        });
-        sum
-    };
-    (whole.margin, whole.turnout) = (weigh(|cell| &cell.margin), weigh(|cell| &cell.turnout));
-    whole
+/// The spreads of a split: those of an even one, times its scale.
+pub(crate) fn scaled(both: Both, scale: f64) -> f64 {
+    both.margin * scale
+}
+
+/// Variance of a unit's own deviation in a split.
+pub(crate) fn own(variance: UnitVariance, split: &Split, unit: usize) -> f64 {
+    variance.of(split.weight[unit]) * split.scale * split.scale
 }

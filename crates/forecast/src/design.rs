@@ -1,6 +1,6 @@
 //! What a unit's swing and turnout depend on, as a sparse matrix: a row a unit, a column an effect.
 
-use crate::baseline::{Baseline, margin, total};
+use crate::baseline::{Baseline, Unit, margin, total};
 
 /// Standardised covariates are cut off here, so that no single unit holds a lever.
 const CLIP: f64 = 3.0;
@@ -23,32 +23,55 @@ pub mod groups {
     pub const ORDER_LOCAL: &str = "order, local";
 }
 
+/// What a design needs to know of the votes at the last elections, one number a unit.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    /// Votes.
+    pub(crate) votes: Vec<f64>,
+    /// Margin, from the side the model looks from.
+    pub(crate) margin: Vec<f64>,
+    /// Where the margin went in the election before; 0 if not known.
+    pub(crate) trend: Vec<f64>,
+}
+
+impl Known {
+    /// `flip` is -1 where the two selections are looked at the other way round, so that all comes out mirrored.
+    pub(crate) fn of(baseline: &Baseline, flip: f64) -> Self {
+        let of = |value: &dyn Fn(&Unit) -> f64| baseline.units.iter().map(value).collect();
+        let trend =
+            |unit: &Unit| unit.before.map_or(0.0, |before| flip * (margin(unit.votes) - margin(before)));
+        Known {
+            votes: of(&|unit| total(unit.votes)),
+            margin: of(&|unit| flip * margin(unit.votes)),
+            trend: of(&trend),
+        }
+    }
+}
+
 /// Rows and columns for a baseline; the same for swing and turnout.
 #[derive(Debug, Clone)]
 pub(crate) struct Design {
     /// Name of the group of each column; columns of a group have one prior spread.
     pub(crate) columns: Vec<String>,
-    /// Non-zero entries of each unit.
-    pub(crate) rows: Vec<Vec<(usize, f64)>>,
+    /// Non-zero entries, a unit after the other.
+    entries: Vec<(usize, f64)>,
+    /// Entries of one unit.
+    width: usize,
     /// The column of the order of counting, everywhere, and the first of those of the local levels.
     pub(crate) order: (usize, Option<usize>),
 }
 
 impl Design {
-    /// `flip` is -1 where the two selections are looked at the other way round, so that all comes out mirrored.
-    pub(crate) fn new(baseline: &Baseline, flip: f64) -> Self {
+    pub(crate) fn new(baseline: &Baseline, known: &Known) -> Self {
         let mut columns = Vec::new();
-        let mut rows = vec![Vec::new(); baseline.units.len()];
-        for (place, factor) in baseline.factors.iter().enumerate() {
-            for (row, unit) in rows.iter_mut().zip(&baseline.units) {
-                row.push((columns.len() + unit.levels[place], 1.0));
-            }
+        let mut first = Vec::new();
+        for factor in &baseline.factors {
+            first.push(columns.len());
             columns.extend(std::iter::repeat_n(factor.name.clone(), factor.levels));
         }
-        for (name, values) in binned(baseline, flip) {
-            for (row, bin) in rows.iter_mut().zip(bins(baseline, &values)) {
-                row.push((columns.len() + bin, 1.0));
-            }
+        let mut parts = Vec::new();
+        for (name, values) in [(groups::SIZE, &known.votes), (groups::LEAN, &known.margin)] {
+            parts.push((columns.len(), bins(&known.votes, values)));
             columns.extend(std::iter::repeat_n(name.to_owned(), BINS));
         }
         let local = baseline.local.map(|local| {
@@ -59,15 +82,24 @@ impl Design {
         });
         let order = (columns.len(), local);
         columns.push(groups::ORDER.to_owned());
-        rows.iter_mut().for_each(|row| row.push((columns.len(), 1.0)));
+        let nation = columns.len();
         columns.push(groups::NATION.to_owned());
-        for values in covariates(baseline, flip) {
-            for (row, value) in rows.iter_mut().zip(values) {
-                row.push((columns.len(), value));
-            }
-            columns.push(groups::COVARIATES.to_owned());
+        let covariates = covariates(baseline, known);
+        let width = first.len() + parts.len() + 1 + covariates.len();
+        let mut entries = Vec::with_capacity(width * baseline.units.len());
+        for (place, unit) in baseline.units.iter().enumerate() {
+            entries.extend(first.iter().zip(&unit.levels).map(|(first, level)| (first + level, 1.0)));
+            entries.extend(parts.iter().map(|(first, bins)| (first + bins[place], 1.0)));
+            entries.push((nation, 1.0));
+            entries.extend((nation + 1..).zip(&covariates).map(|(column, values)| (column, values[place])));
         }
-        Design { columns, rows, order }
+        columns.extend(std::iter::repeat_n(groups::COVARIATES.to_owned(), covariates.len()));
+        Design { columns, entries, width, order }
+    }
+
+    /// Non-zero entries of a unit.
+    pub(crate) fn row(&self, unit: usize) -> &[(usize, f64)] {
+        &self.entries[unit * self.width..][..self.width]
     }
 
     /// The entries that say how a unit's part differs from its whole.
@@ -80,38 +112,28 @@ impl Design {
 /// Parts that the units are cut into by size and by margin, each with as many votes as the others.
 const BINS: usize = 10;
 
-/// What units are cut into parts by.
-fn binned(baseline: &Baseline, flip: f64) -> [(&'static str, Vec<f64>); 2] {
-    let of = |value: &dyn Fn([u64; 2]) -> f64| baseline.units.iter().map(|unit| value(unit.votes)).collect();
-    [(groups::SIZE, of(&total)), (groups::LEAN, of(&|votes| flip * margin(votes)))]
-}
-
 /// The part of each unit; units of one value may fall into two.
-fn bins(baseline: &Baseline, values: &[f64]) -> Vec<usize> {
+fn bins(votes: &[f64], values: &[f64]) -> Vec<usize> {
     let mut places: Vec<usize> = (0..values.len()).collect();
-    places.sort_by(|a, b| values[*a].total_cmp(&values[*b]).then(a.cmp(b)));
-    let votes = |place: usize| total(baseline.units[place].votes);
-    let all: f64 = places.iter().map(|place| votes(*place)).sum();
+    places.sort_unstable_by(|a, b| values[*a].total_cmp(&values[*b]).then(a.cmp(b)));
+    let all: f64 = places.iter().map(|place| votes[*place]).sum();
     let edges: Vec<f64> = (1..BINS).map(|bin| all * bin as f64 / BINS as f64).collect();
     let (mut bins, mut before) = (vec![0; values.len()], 0.0);
     for place in places {
-        let middle = before + votes(place) / 2.0;
+        let middle = before + votes[place] / 2.0;
         bins[place] = edges.partition_point(|edge| *edge <= middle);
-        before += votes(place);
+        before += votes[place];
     }
     bins
 }
 
 /// Each covariate over all units, standardised.
-fn covariates(baseline: &Baseline, flip: f64) -> Vec<Vec<f64>> {
+fn covariates(baseline: &Baseline, known: &Known) -> Vec<Vec<f64>> {
+    let sizes = known.votes.iter().map(|votes| libm::log(votes.max(1.0))).collect();
+    let mut all = vec![known.margin.clone(), known.trend.clone(), sizes];
     let units = &baseline.units;
-    let each = |value: &dyn Fn(usize) -> f64| (0..units.len()).map(value).collect::<Vec<f64>>();
-    let mut all = vec![
-        each(&|i| flip * margin(units[i].votes)),
-        each(&|i| units[i].before.map_or(0.0, |before| flip * (margin(units[i].votes) - margin(before)))),
-        each(&|i| libm::log(total(units[i].votes).max(1.0))),
-    ];
-    all.extend((0..baseline.covariates.len()).map(|place| each(&|i| units[i].covariates[place])));
+    let given = |place: usize| units.iter().map(|unit| unit.covariates[place]).collect();
+    all.extend((0..baseline.covariates.len()).map(given));
     all.iter_mut().for_each(|values| standardise(values));
     all
 }

@@ -9,10 +9,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::baseline::Baseline;
-use crate::cells::{Cell, Linear};
+use crate::cells::{Cell, Fitted, Linear};
+use crate::field::Field;
 use crate::fit::Posterior;
-use crate::model::Model;
+use crate::model::{Both, Model};
 
 /// Degrees of freedom of the spread that all effects of a draw share: tails are heavy.
 const FREEDOM: usize = 6;
@@ -30,26 +30,28 @@ pub struct AreaDraws {
     pub lead: Vec<f64>,
 }
 
+/// Votes of each selection of an area in each draw: a row a selection, in the order of the field.
+pub(crate) type Rows = Vec<Vec<f64>>;
+
 /// What all draws are made from.
 pub(crate) struct Source<'a> {
     pub(crate) model: &'a Model,
-    pub(crate) baseline: &'a Baseline,
-    pub(crate) margin: &'a Posterior,
+    pub(crate) field: &'a Field<'a>,
     pub(crate) turnout: &'a Posterior,
+    pub(crate) splits: &'a [Fitted],
     pub(crate) cells: &'a [Cell],
     pub(crate) seed: u64,
     pub(crate) draws: usize,
 }
 
+/// Effects of one quantity in a block of draws: a row an effect, a column a draw.
+type Effects = Vec<Vec<f32>>;
+
 impl Source<'_> {
-    /// Adds what the cells bring to `areas`, the votes and leads that are counted for certain in each area itself, and
-    /// rolls everything up.
-    pub(crate) fn draw(&self, counted: &[(f64, f64)]) -> Vec<AreaDraws> {
-        let fill = |value| vec![value; self.draws];
-        let mut areas: Vec<AreaDraws> = counted
-            .iter()
-            .map(|(votes, lead)| AreaDraws { votes: fill(*votes), lead: fill(*lead) })
-            .collect();
+    /// Adds what the cells bring to what is counted for certain in each area itself, and rolls everything up.
+    pub(crate) fn draw(&self, certain: &[Vec<f64>]) -> Vec<Rows> {
+        let fill = |votes: &Vec<f64>| votes.iter().map(|votes| vec![*votes; self.draws]).collect();
+        let mut areas: Vec<Rows> = certain.iter().map(fill).collect();
         if !self.cells.is_empty() {
             let pool = self.pool();
             for (block, first) in (0..self.draws).step_by(BLOCK).enumerate() {
@@ -57,10 +59,9 @@ impl Source<'_> {
             }
         }
         for place in (1..areas.len()).rev() {
-            if let Some(parent) = self.baseline.areas[place].parent {
+            if let Some(parent) = self.field.baseline.areas[place].parent {
                 let (above, below) = areas.split_at_mut(place);
-                add(&mut above[parent].votes, &below[0].votes);
-                add(&mut above[parent].lead, &below[0].lead);
+                above[parent].iter_mut().zip(&below[0]).for_each(|(into, from)| add(into, from));
             }
         }
         areas
@@ -77,36 +78,34 @@ impl Source<'_> {
         (0..POOL).map(|_| StandardNormal.sample(&mut rng)).collect()
     }
 
-    fn block(&self, block: usize, first: usize, pool: &[f32], areas: &mut [AreaDraws]) {
+    fn block(&self, block: usize, first: usize, pool: &[f32], areas: &mut [Rows]) {
         let size = BLOCK.min(self.draws - first);
         let mut rng = self.rng(1 + block as u64);
         let spread: Vec<f32> = (0..size).map(|_| spread(&mut rng) * narrow(self.model.widening)).collect();
-        let model = self.model;
-        let margin = self.effects(&mut rng, self.margin, &spread, model.late.margin, model.late_local.margin);
-        let turnout =
-            self.effects(&mut rng, self.turnout, &spread, model.late.turnout, model.late_local.turnout);
-        let (mut margins, mut turnouts) = (vec![0.0; size], vec![0.0; size]);
+        let late = |part: fn(&Both) -> f64, scale: f64| {
+            (part(&self.model.late) * scale, part(&self.model.late_local) * scale)
+        };
+        let mut effects = Vec::with_capacity(1 + self.splits.len());
+        for Fitted { split, posterior } in self.splits {
+            effects.push(self.effects(&mut rng, posterior, &spread, late(|both| both.margin, split.scale)));
+        }
+        let turnout = self.effects(&mut rng, self.turnout, &spread, late(|both| both.turnout, 1.0));
+        let mut work = Work { all: vec![0.0; size], margin: vec![0.0; size], rest: vec![0.0; size] };
         for cell in self.cells {
-            let mut place = offset(self.seed, cell.unit);
-            for (out, linear, effects) in
-                [(&mut margins, &cell.margin, &margin), (&mut turnouts, &cell.turnout, &turnout)]
-            {
-                evaluate(
-                    out,
-                    linear,
-                    effects,
-                    &pool[place % (POOL - self.draws.min(POOL / 2))..][first..][..size],
-                );
-                place >>= 24;
+            let noise = |which: u64| {
+                let place = offset(self.seed, cell.unit, which) % (POOL - self.draws.min(POOL / 2));
+                &pool[place..][first..][..size]
+            };
+            evaluate(&mut work.all, &cell.turnout, &turnout, noise(0));
+            work.turn_out(cell);
+            let (last, others) = split_last(&mut areas[cell.area]);
+            let mut counted_rest: f64 = cell.counted.iter().sum();
+            for (place, (into, effects)) in others.iter_mut().zip(&effects).enumerate() {
+                evaluate(&mut work.margin, &cell.margins[place], effects, noise(1 + place as u64));
+                counted_rest -= cell.counted[place];
+                work.take(cell.counted[place], counted_rest, &mut into[first..][..size]);
             }
-            let area = &mut areas[cell.area];
-            finish(
-                cell,
-                &margins,
-                &turnouts,
-                &mut area.votes[first..][..size],
-                &mut area.lead[first..][..size],
-            );
+            last[first..][..size].iter_mut().zip(&work.rest).for_each(|(into, rest)| *into += rest);
         }
     }
 
@@ -116,15 +115,15 @@ impl Source<'_> {
         rng: &mut ChaCha8Rng,
         of: &Posterior,
         spread: &[f32],
-        late: f64,
-        local: f64,
-    ) -> Vec<Vec<f32>> {
+        (late, local): (f64, f64),
+    ) -> Effects {
         let mut rows: Vec<Vec<f32>> = of.mean.iter().map(|_| normals(rng, spread.len())).collect();
         back_substitute(&of.factor, &mut rows);
         for (row, mean) in rows.iter_mut().zip(&of.mean) {
             row.iter_mut().zip(spread).for_each(|(value, s)| *value = narrow(*mean) + *value * s);
         }
-        let levels = self.baseline.local.map_or(0, |factor| self.baseline.factors[factor].levels);
+        let baseline = self.field.baseline;
+        let levels = baseline.local.map_or(0, |factor| baseline.factors[factor].levels);
         for sd in std::iter::once(late).chain(std::iter::repeat_n(local, levels)) {
             let row = normals(rng, spread.len());
             rows.push(row.iter().zip(spread).map(|(value, s)| value * s * narrow(sd)).collect());
@@ -158,17 +157,37 @@ fn evaluate(out: &mut [f32], linear: &Linear, effects: &[Vec<f32>], noise: &[f32
     }
 }
 
-/// The cell's votes and lead at the end, which cannot undo what is counted.
-fn finish(cell: &Cell, margins: &[f32], turnouts: &[f32], votes: &mut [f64], lead: &mut [f64]) {
-    let (counted, counted_lead) = cell.counted;
-    let each = votes.iter_mut().zip(lead).zip(margins.iter().zip(turnouts));
-    for ((votes, lead), (margin, turnout)) in each {
-        let all = whole(cell.votes * f64::from(exp(*turnout))).max(counted);
-        let rest = all - counted;
-        let margin = f64::from(margin.clamp(-1.0, 1.0));
-        *votes += all;
-        *lead += whole(all * margin).max(counted_lead - rest).min(counted_lead + rest);
+/// One cell in a block of draws.
+struct Work {
+    /// Logarithm of the turnout.
+    all: Vec<f32>,
+    margin: Vec<f32>,
+    /// Votes that no selection has taken yet.
+    rest: Vec<f64>,
+}
+
+impl Work {
+    /// All votes of a cell, never fewer than are counted.
+    fn turn_out(&mut self, cell: &Cell) {
+        let counted: f64 = cell.counted.iter().sum();
+        let each = self.rest.iter_mut().zip(&self.all);
+        each.for_each(|(rest, turnout)| *rest = whole(cell.votes * f64::from(exp(*turnout))).max(counted));
     }
+
+    /// What a selection takes of the rest: no less than it has already, and no vote that another has.
+    fn take(&mut self, counted: f64, of_others: f64, into: &mut [f64]) {
+        for ((rest, margin), into) in self.rest.iter_mut().zip(&self.margin).zip(into) {
+            let share = 0.5 + 0.5 * f64::from(margin.clamp(-1.0, 1.0));
+            let taken = whole(*rest * share).max(counted).min(*rest - of_others);
+            *into += taken;
+            *rest -= taken;
+        }
+    }
+}
+
+fn split_last(rows: &mut [Vec<f64>]) -> (&mut Vec<f64>, &mut [Vec<f64>]) {
+    let Some((last, others)) = rows.split_last_mut() else { unreachable!("an area has a row a selection") };
+    (last, others)
 }
 
 /// The nearest whole number, of a magnitude below 2⁵¹; ties go to the even one, so that it mirrors.
@@ -206,9 +225,9 @@ fn spread(rng: &mut ChaCha8Rng) -> f32 {
     narrow(libm::sqrt(FREEDOM as f64 / squares.max(1e-3)))
 }
 
-/// Where in the pool a unit's deviations begin (splitmix64).
-fn offset(seed: u64, unit: usize) -> usize {
-    let mut x = seed ^ (unit as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// Where in the pool a unit's deviations of one quantity begin (splitmix64).
+fn offset(seed: u64, unit: usize, which: u64) -> usize {
+    let mut x = seed ^ (unit as u64 + 1 + (which << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     usize::try_from((x ^ (x >> 31)) >> 1).unwrap_or(0)

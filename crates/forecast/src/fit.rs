@@ -1,5 +1,7 @@
 //! The posterior of all effects: a Gaussian linear model with robust weights.
 
+use std::borrow::Cow;
+
 use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 
 /// Residuals beyond so many standard deviations pull no harder than at it (Huber).
@@ -9,13 +11,13 @@ const VARIANCE_WEIGHT: f64 = 200.0;
 
 /// One equation: `value = entries · effects + noise`.
 #[derive(Debug, Clone)]
-pub(crate) struct Equation {
+pub(crate) struct Equation<'a> {
     pub(crate) value: f64,
     /// Variance of a unit's own deviation.
     pub(crate) own: f64,
     /// Variance that comes with seeing a part only.
     pub(crate) part: f64,
-    pub(crate) entries: Vec<(usize, f64)>,
+    pub(crate) entries: Cow<'a, [(usize, f64)]>,
 }
 
 /// What is known of the effects: a mean, and the Cholesky factor of the precision.
@@ -33,7 +35,7 @@ impl Posterior {
 }
 
 /// Solves once, weighs down what lies far off, rescales the unit variance, and solves again.
-pub(crate) fn fit(equations: &[Equation], prior_sd: &[f64]) -> Posterior {
+pub(crate) fn fit(equations: &[Equation<'_>], prior_sd: &[f64]) -> Posterior {
     let plain = vec![1.0; equations.len()];
     let first = solve(equations, prior_sd, &plain, 1.0);
     let residuals: Vec<f64> = equations
@@ -51,7 +53,7 @@ fn dot(entries: &[(usize, f64)], mean: &[f64]) -> f64 {
 }
 
 /// `A = XᵀV⁻¹X + Λ`, with the robust weights in `V` and the prior precisions in `Λ`.
-pub(crate) fn solve(equations: &[Equation], prior_sd: &[f64], weights: &[f64], scale: f64) -> Posterior {
+pub(crate) fn solve(equations: &[Equation<'_>], prior_sd: &[f64], weights: &[f64], scale: f64) -> Posterior {
     let size = prior_sd.len();
     let mut matrix = DMatrix::<f64>::zeros(size, size);
     let mut right = DVector::<f64>::zeros(size);
@@ -89,13 +91,13 @@ mod tests {
             .prop_map(|row| row.into_iter().enumerate().collect())
     }
 
-    fn equation() -> impl Strategy<Value = Equation> {
+    fn equation() -> impl Strategy<Value = Equation<'static>> {
         let part = prop_oneof![Just(0.0), 0.0..0.05_f64];
         (-0.1..0.1_f64, 2e-3..1e-2_f64, part, entries()).prop_map(|(value, own, part, entries)| Equation {
             value,
             own,
             part,
-            entries,
+            entries: Cow::Owned(entries),
         })
     }
 

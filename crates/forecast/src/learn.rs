@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nalgebra::{Cholesky, DMatrix};
 
 use crate::baseline::{Baseline, BaselineError, margin, total};
-use crate::design::{Design, groups};
+use crate::design::{Design, Known, groups};
 use crate::fit::{Equation, solve};
 use crate::model::{Both, LEAST, Model, UnitVariance};
 
@@ -84,13 +84,13 @@ fn mean(all: Vec<Spreads>) -> Spreads {
 }
 
 fn spreads(pair: &Past, value: fn(&[u64; 2], &[u64; 2]) -> f64) -> Spreads {
-    let design = Design::new(&pair.baseline, 1.0);
+    let design = Design::new(&pair.baseline, &Known::of(&pair.baseline, 1.0));
     let mut equations = Vec::new();
     let mut votes = Vec::new();
-    for ((unit, now), entries) in pair.baseline.units.iter().zip(&pair.finals).zip(&design.rows) {
+    for (place, (unit, now)) in pair.baseline.units.iter().zip(&pair.finals).enumerate() {
         if total(unit.votes) > 0.0 && total(*now) > 0.0 {
             let value = value(&unit.votes, now);
-            equations.push(Equation { value, own: 0.0, part: 0.0, entries: entries.clone() });
+            equations.push(Equation { value, own: 0.0, part: 0.0, entries: design.row(place).into() });
             votes.push(total(unit.votes));
         }
     }

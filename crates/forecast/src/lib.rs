@@ -5,15 +5,19 @@
 //!
 //! A [`Baseline`] says how each unit voted last time and what it is like. [`Model::learn`] learns from past pairs of
 //! elections how far things move. [`project`] takes what was [`Seen`] of each unit and gives joint draws of every area:
-//! within a draw, units add up to areas and areas to the whole, so all intervals agree with each other.
+//! within a draw, units add up to areas and areas to the whole, so all intervals agree with each other. [`project_each`]
+//! does the same for contests with any number of selections.
 
 mod baseline;
 mod cells;
 mod design;
 mod draws;
+mod each;
+mod field;
 mod fit;
 mod learn;
 mod model;
+mod night;
 mod project;
 mod summary;
 
@@ -23,6 +27,7 @@ pub use baseline::{
 pub use cells::MAX_CELLS;
 pub use design::groups;
 pub use draws::AreaDraws;
+pub use each::{Each, EachSummary, MAX_SELECTIONS, project_each};
 pub use learn::Past;
 pub use model::{Both, LEAST, Model, ORDER, ORDER_LOCAL, PART, UnitVariance};
 pub use project::{DRAWS, MAX_DRAWS, MIN_DRAWS, ProjectError, Projection, project};
