@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::json;
 use support::{Kafka, Raw, Server, eventually, fails, get, post};
@@ -30,7 +31,7 @@ fn definition(folder: &Path) -> String {
 #[test]
 fn while_kafka_is_down_votes_are_refused_and_it_goes_on_by_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let kafka = Kafka::start_own();
+    let kafka = Kafka::start_own(1);
     let address = kafka.address();
     let data = folder.path().join("data");
     let options = ["--election", &definition(folder.path()), "--kafka", &address];
@@ -38,7 +39,7 @@ fn while_kafka_is_down_votes_are_refused_and_it_goes_on_by_itself() {
     let at = server.address.clone();
     assert!((0..20).all(|voter| vote(&at, voter).status == 201));
     shows(&at, 20);
-    kafka.kill();
+    kafka.kill(1);
     let before = server.resident_kib();
     // Each waits until Kafka's client gives up.
     let refused: Vec<_> = std::thread::scope(|scope| {
@@ -60,7 +61,7 @@ fn while_kafka_is_down_votes_are_refused_and_it_goes_on_by_itself() {
     assert!(grown < 32 << 10, "{grown} KiB more than before Kafka was down");
     // What was counted is still shown.
     shows(&at, 20);
-    kafka.restart();
+    kafka.restart(1);
     // A vote that was refused may be in the log all the same; sent again, it gets its receipt and counts once.
     for voter in 20..220 {
         eventually("a vote", || [200, 201].contains(&vote(&at, voter).status).then_some(()));
@@ -73,6 +74,54 @@ fn while_kafka_is_down_votes_are_refused_and_it_goes_on_by_itself() {
     let said =
         fails(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap(), "--kafka", &address]);
     assert!(said.contains("is in use by another process"), "{said}");
+}
+
+/// Casts one voter's vote until it is confirmed, and says how often it was refused.
+fn persist(address: &str, voter: usize) -> usize {
+    let mut refused = 0;
+    eventually("a vote", || {
+        let answer = vote(address, voter);
+        match answer.status {
+            200 | 201 => Some(()),
+            status => {
+                assert_eq!(status, 503, "{}", answer.body);
+                refused += 1;
+                None
+            }
+        }
+    });
+    refused
+}
+
+#[test]
+fn any_one_of_three_brokers_can_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start_own(3);
+    let address = kafka.address();
+    let options = ["--election", &definition(folder.path()), "--kafka", &address];
+    let server = Server::start(&folder.path().join("data"), &options);
+    let at = &server.address;
+    let mut voters = 0..;
+    // Each in turn takes a minute: the long proof does it.
+    let killed = if support::soak() { 1..=3 } else { 1..=1 };
+    for broker in killed {
+        let before: Vec<_> = voters.by_ref().take(40).collect();
+        assert_eq!(before.iter().map(|voter| persist(at, *voter)).sum::<usize>(), 0, "all brokers are there");
+        kafka.kill(broker);
+        let started = Instant::now();
+        let during: Vec<_> = voters.by_ref().take(40).collect();
+        let refused: Vec<_> = std::thread::scope(|scope| {
+            let votes: Vec<_> = during.iter().map(|voter| scope.spawn(move || persist(at, *voter))).collect();
+            votes.into_iter().map(|vote| vote.join().unwrap()).collect()
+        });
+        eprintln!(
+            "broker {broker} killed: all is confirmed after {:.1} s, {} refusals meanwhile",
+            started.elapsed().as_secs_f64(),
+            refused.iter().sum::<usize>()
+        );
+        shows(at, *during.last().unwrap() + 1);
+        kafka.restart(broker);
+    }
 }
 
 #[test]

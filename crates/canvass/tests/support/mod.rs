@@ -136,7 +136,7 @@ fn launch(data: &Path, listen: &str, options: &[String]) -> (Child, String) {
     (child, address)
 }
 
-/// A Kafka broker of its own, gone when dropped; with `KAFKA_BOOTSTRAP`, the one that is there.
+/// Kafka brokers of its own, gone when dropped; with `KAFKA_BOOTSTRAP`, those that are there.
 pub(crate) struct Kafka {
     brokers: String,
     folder: Option<tempfile::TempDir>,
@@ -147,14 +147,14 @@ impl Kafka {
     pub(crate) fn start() -> Self {
         match std::env::var("KAFKA_BOOTSTRAP") {
             Ok(brokers) => Kafka { brokers, folder: None },
-            Err(_) => Self::start_own(),
+            Err(_) => Self::start_own(1),
         }
     }
 
-    /// A broker that may be killed.
-    pub(crate) fn start_own() -> Self {
+    /// One broker, or three, that may be killed.
+    pub(crate) fn start_own(brokers: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let start = Self::script(&["start"])
+        let start = Self::script(&["start", &brokers.to_string()])
             .env("KAFKA_DIR", folder.path())
             .env("KAFKA_OWNER", std::process::id().to_string())
             .stderr(Stdio::inherit())
@@ -171,19 +171,19 @@ impl Kafka {
         script
     }
 
-    fn tell(&self, what: &str) {
+    fn tell(&self, what: &str, broker: usize) {
         let folder = self.folder.as_ref().expect("a broker of its own").path().to_str().unwrap();
-        assert!(Self::script(&[what, folder, "1"]).status().unwrap().success(), "{what}");
+        assert!(Self::script(&[what, folder, &broker.to_string()]).status().unwrap().success(), "{what}");
     }
 
-    /// Ends the broker with no warning.
-    pub(crate) fn kill(&self) {
-        self.tell("kill");
+    /// Ends a broker, from 1, with no warning.
+    pub(crate) fn kill(&self, broker: usize) {
+        self.tell("kill", broker);
     }
 
     /// Starts it again on its data.
-    pub(crate) fn restart(&self) {
-        self.tell("restart");
+    pub(crate) fn restart(&self, broker: usize) {
+        self.tell("restart", broker);
     }
 
     /// An address of a log under which nothing is yet.
