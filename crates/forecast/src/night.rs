@@ -19,21 +19,35 @@ pub(crate) struct Outcome {
     pub(crate) unit_scale: f64,
 }
 
-/// Fits turnout and splits, and draws.
-pub(crate) fn run(model: &Model, field: &Field<'_>, known: &Known, seed: u64, draws: usize) -> Outcome {
+/// Everything that the night says, before any draw.
+pub(crate) struct Fits {
+    pub(crate) design: Design,
+    pub(crate) turnout: Posterior,
+    /// What each partial unit tells.
+    pub(crate) parts: Vec<Option<Part>>,
+    pub(crate) splits: Vec<Fitted>,
+}
+
+/// Fits turnout and splits.
+pub(crate) fn fits(model: &Model, field: &Field<'_>, known: &Known) -> Fits {
     let design = Design::new(field.baseline, known);
     let evidence = Evidence { model, field, design: &design };
     let turnout = evidence.turnout();
     let parts = evidence.parts(&turnout);
-    let splits: Vec<Fitted> =
-        (0..field.selections() - 1).map(|place| evidence.split(place, &parts)).collect();
-    let night = Night { model, field, design: &design, turnout: &turnout, splits: &splits, parts: &parts };
-    let cells = night.cells();
-    let source = Source { model, field, turnout: &turnout, splits: &splits, cells: &cells, seed, draws };
+    let splits = (0..field.selections() - 1).map(|place| evidence.split(place, &parts)).collect();
+    Fits { design, turnout, parts, splits }
+}
+
+/// Fits, and draws.
+pub(crate) fn run(model: &Model, field: &Field<'_>, known: &Known, seed: u64, draws: usize) -> Outcome {
+    let Fits { design, turnout, parts, splits } = &fits(model, field, known);
+    let cells = Night { model, field, design, turnout, splits, parts }.cells();
+    let source = Source { model, field, turnout, splits, cells: &cells, seed, draws };
     let areas = source.draw(&certain(field));
+    let evidence = Evidence { model, field, design };
     Outcome {
         areas,
-        expected: evidence.expected(&turnout, &splits),
+        expected: evidence.expected(turnout, splits),
         residuals: splits.iter().enumerate().map(|(place, of)| evidence.residuals(place, of)).collect(),
         unit_scale: splits[0].posterior.scale,
     }

@@ -75,8 +75,7 @@ pub fn project(
 ) -> Result<Projection, ProjectError> {
     check(baseline, seen.len(), draws)?;
     let flip = orientation(baseline);
-    let order = if flip < 0.0 { vec![1, 0] } else { vec![0, 1] };
-    let field = Field::new(baseline, order, baseline.units.iter().map(|unit| unit.votes), seen);
+    let field = between_two(baseline, seen, flip);
     let night = night::run(model, &field, &Known::of(baseline, flip), seed, draws);
     let areas: Vec<AreaDraws> = night.areas.into_iter().map(|rows| area(rows, flip)).collect();
     let votes_and_lead = |votes: &Vec<f64>| (votes[0] + votes[1], flip * (votes[0] - votes[1]) + 0.0);
@@ -105,8 +104,13 @@ pub(crate) fn check(baseline: &Baseline, seen: usize, draws: usize) -> Result<()
     Ok(())
 }
 
+pub(crate) fn between_two<'a>(baseline: &'a Baseline, seen: &[Seen], flip: f64) -> Field<'a> {
+    let order = if flip < 0.0 { vec![1, 0] } else { vec![0, 1] };
+    Field::new(baseline, order, baseline.units.iter().map(|unit| unit.votes), seen)
+}
+
 /// The model always looks from the side that led before, so that changing the two mirrors every draw.
-fn orientation(baseline: &Baseline) -> f64 {
+pub(crate) fn orientation(baseline: &Baseline) -> f64 {
     let lead = |votes: [u64; 2]| margin(votes) * total(votes);
     let whole: f64 = baseline.units.iter().map(|unit| lead(unit.votes)).sum();
     let units =
