@@ -24,7 +24,7 @@ pub use canvass_protocol::anchors::Stage;
 pub use deploy::{DeployError, Deployed, deploy};
 pub use publisher::{Anchor, Anchoring, Config, StartError, Status, Told};
 pub use read::{Anchored, ReadError, read};
-pub use rpc::{AddressError, Rpc, RpcError};
+pub use rpc::{Rpc, RpcError};
 pub use transaction::Key;
 
 use canvass_tlog::Hash;

@@ -2,19 +2,15 @@
 //! host: providers put their customers' keys into the path.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use alloy_primitives::Bytes;
+use canvass_outward::{AddressError, Client, causes};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,20 +21,6 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// How much of a node's own words is shown.
 const MAX_WORDS: usize = 200;
-
-/// Why an address is not one of a node.
-#[derive(Debug, thiserror::Error)]
-pub enum AddressError {
-    /// Not an address.
-    #[error("a node's address begins with http:// or https:// and names a host")]
-    Form,
-    /// It has a name and password in it.
-    #[error("names and passwords in a node's address are not supported; a key in its path is")]
-    Password,
-    /// The system's list of certificates cannot be read.
-    #[error("the system's certificates cannot be read ({0}); https needs them: install ca-certificates")]
-    Certificates(io::Error),
-}
 
 /// Why a node did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -76,7 +58,7 @@ pub enum RpcError {
 pub struct Rpc(Arc<Node>);
 
 struct Node {
-    client: Client<HttpsConnector<HttpConnector>, Full<bytes::Bytes>>,
+    client: Client<Full<bytes::Bytes>>,
     uri: Uri,
     host: String,
     next_id: AtomicU64,
@@ -106,28 +88,8 @@ impl Rpc {
     /// A node by its address; nothing is sent yet.
     pub fn new(address: &str) -> Result<Self, AddressError> {
         let uri: Uri = address.trim().parse().map_err(|_| AddressError::Form)?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(AddressError::Form);
-        };
-        if authority.as_str().contains('@') {
-            return Err(AddressError::Password);
-        }
-        let tls =
-            rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-                .with_safe_default_protocol_versions()
-                .map_err(|e| AddressError::Certificates(io::Error::other(e)))?;
-        let tls = match scheme {
-            "https" => tls.with_native_roots().map_err(AddressError::Certificates)?,
-            "http" => tls.with_root_certificates(rustls::RootCertStore::empty()),
-            _ => return Err(AddressError::Form),
-        };
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls.with_no_client_auth())
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let host = authority.to_string();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let client = canvass_outward::client(&uri)?;
+        let host = uri.authority().ok_or(AddressError::Form)?.to_string();
         Ok(Self(Arc::new(Node { client, uri, host, next_id: AtomicU64::new(1) })))
     }
 
@@ -176,17 +138,6 @@ impl Rpc {
     fn away(&self, why: String) -> RpcError {
         RpcError::Away { host: self.0.host.clone(), why: shortened(&why) }
     }
-}
-
-/// An error with what it came from, which is what tells a refused connection from an unknown host.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
 
 /// One line of no more than [`MAX_WORDS`] characters.

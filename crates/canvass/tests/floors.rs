@@ -8,6 +8,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("canvass-election", 0),
     ("canvass-tlog", 0),
     ("canvass-forecast", 0),
+    ("canvass-outward", 0),
     ("canvass-protocol", 1),
     ("canvass-log", 2),
     ("canvass-engine", 3),

@@ -15,6 +15,7 @@ use canvass_loadgen::client::Request;
 use canvass_tlog::witness::cosignatures;
 use canvass_tlog::{Bundle, Proof, PublicKey, SignedCheckpoint, TilePath, verify_inclusion};
 use serde_json::json;
+use support::tls::behind_tls;
 use support::{Server, eventually, raw, run};
 
 const OLD: u64 = 70_000;
@@ -166,10 +167,10 @@ impl Witness {
         eventually("the witness", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     }
 
-    /// The server's options to ask it.
+    /// The server's options to ask it, by TLS.
     fn file(&self) -> PathBuf {
-        let (file, key, port) = (self.folder.join("witnesses.toml"), &self.key, self.port);
-        let url = format!("http://127.0.0.1:{port}");
+        let (file, key) = (self.folder.join("witnesses.toml"), &self.key);
+        let url = format!("https://localhost:{}", behind_tls(format!("127.0.0.1:{}", self.port)));
         fs::write(&file, format!("quorum = 1\n[[witness]]\nkey = \"{key}\"\nurl = \"{url}\"\n")).unwrap();
         file
     }

@@ -8,9 +8,8 @@ mod support;
 use std::path::Path;
 
 use canvass_loadgen::bench::ingest;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use support::tls::{self, behind_tls};
 use support::{POLL, Server, add_key, eventually, fails, get, log_key, post, run, verified};
 
 fn start(folder: &Path) -> Server {
@@ -244,42 +243,15 @@ fn everything_that_can_happen_on_a_night_is_verified() {
     assert_eq!(verified(&server.url(), &log, &[])["outcomes"], report["outcomes"]);
 }
 
-/// Puts TLS before a server, as whoever runs one does, and answers the port.
-async fn behind_tls(server: String) -> u16 {
-    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    let chain = CertificateDer::pem_file_iter(tls.join("server.pem")).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(tls.join("server.key")).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let (acceptor, server) = (acceptor.clone(), server.clone());
-            tokio::spawn(async move {
-                // A client that does not trust the certificate breaks off.
-                let Ok(mut client) = acceptor.accept(socket).await else { return };
-                let mut own = tokio::net::TcpStream::connect(server).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut own).await;
-            });
-        }
-    });
-    port
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_behind_tls_is_verified_where_its_certificate_is_trusted() {
+#[test]
+fn a_server_behind_tls_is_verified_where_its_certificate_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path());
     (0..5).for_each(|voter| drop(vote(&server, voter)));
     published(&server, 5);
-    let url = format!("https://localhost:{}/", behind_tls(server.address.clone()).await);
+    let url = format!("https://localhost:{}/", behind_tls(server.address.clone()));
     let verify = |roots: &str| {
-        let roots = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(roots);
-        support::command().args(["verify", &url]).env("SSL_CERT_FILE", roots).output().unwrap()
+        support::command().args(["verify", &url]).env("SSL_CERT_FILE", tls::file(roots)).output().unwrap()
     };
     let trusted = verify("ca.pem");
     assert!(trusted.status.success(), "{}", String::from_utf8_lossy(&trusted.stderr));

@@ -1,15 +1,12 @@
 //! Reads a server's public addresses, over HTTP or HTTPS, and does not give up when it is busy for a moment.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use canvass_outward::{AddressError, Client, is_distrust};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::RETRY_AFTER;
 use hyper::{Response, StatusCode, Uri, body::Incoming};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
 
 /// How long a server may be away or busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +19,7 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// A server.
 pub(super) struct Web {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<Empty<Bytes>>,
     /// The address without a slash at its end.
     base: String,
 }
@@ -45,22 +42,14 @@ impl Web {
         let form = || format!("`{address}` is no address of a server; expected http://HOST or https://HOST");
         let base = address.trim_end_matches('/').to_owned();
         let uri: Uri = base.parse().map_err(|_| form())?;
-        if uri.query().is_some() || uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
+        if uri.query().is_some() {
             return Err(form());
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let tls = tls.map_err(|e| e.to_string())?;
-        let tls = match uri.scheme_str() {
-            Some("http") => tls.with_root_certificates(rustls::RootCertStore::empty()),
-            Some("https") => tls.with_native_roots().map_err(|e| {
-                format!("the system's certificates cannot be read ({e}); https needs them: install ca-certificates")
-            })?,
-            _ => return Err(form()),
-        };
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth());
-        let connector = connector.https_or_http().enable_http1().build();
-        Ok(Web { client: Client::builder(TokioExecutor::new()).build(connector), base })
+        let client = canvass_outward::client(&uri).map_err(|e| match e {
+            AddressError::Certificates(_) => e.to_string(),
+            AddressError::Form | AddressError::Password => form(),
+        })?;
+        Ok(Web { client, base })
     }
 
     /// Reads a path; `None` where there is nothing.
@@ -84,7 +73,7 @@ impl Web {
         let response = match self.client.get(uri.clone()).await {
             Ok(response) => response,
             // A certificate that is not trusted now will not be a moment later.
-            Err(error) if refuses(&error) => return Ok(Err(cause(&error))),
+            Err(error) if is_distrust(&error) => return Ok(Err(cause(&error))),
             Err(error) => return Err(Failure::new(cause(&error))),
         };
         match response.status() {
@@ -104,15 +93,6 @@ impl Web {
 /// The innermost reason: the outer ones only say that something failed.
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), cause)
-}
-
-/// Whether TLS, and not the network, is the reason.
-fn refuses(error: &(dyn std::error::Error + 'static)) -> bool {
-    // An error of the system is no source of what it wraps.
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
-    error.is::<rustls::Error>()
-        || wrapped.is_some_and(|wrapped| refuses(wrapped))
-        || error.source().is_some_and(refuses)
 }
 
 fn retry_after(response: &Response<Incoming>) -> Option<Duration> {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod tls;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -123,6 +125,7 @@ impl Drop for Server {
 fn launch(data: &Path, listen: &str, options: &[String]) -> (Child, String) {
     let mut child = command()
         .env("CANVASS_LOG", "warn")
+        .env("SSL_CERT_FILE", tls::file("ca.pem"))
         .args(["serve", "--listen", listen, "--rate-per-address", "0", "--rate-per-key", "0", "--data"])
         .arg(data)
         .args(options)

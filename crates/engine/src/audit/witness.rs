@@ -1,19 +1,15 @@
 //! Asks witnesses to cosign checkpoints, as C2SP's tlog-witness says. Each has a task of its own: one that is dead
 //! or slow holds nobody up, neither the other witnesses nor the log.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use canvass_outward::{AddressError, Client, causes};
 use canvass_tlog::witness::{self, Cosignature};
 use canvass_tlog::{PublicKey, SignedCheckpoint};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use tokio::sync::watch;
 
 use super::Audit;
@@ -42,7 +38,7 @@ pub struct WitnessOptions {
 pub(crate) struct Witness {
     key: PublicKey,
     address: Uri,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<Full<Bytes>>,
 }
 
 impl Witness {
@@ -52,22 +48,9 @@ impl Witness {
         if !key.is_witness() {
             return Err(fault("its key signs logs; a witness's key is of the kind that cosigns".to_owned()));
         }
-        let form = || fault("its address begins with http:// or https:// and names a host".to_owned());
         let address = format!("{}/add-checkpoint", url.trim_end_matches('/'));
-        let address: Uri = address.parse().map_err(|_| form())?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let tls = tls.map_err(|e| fault(e.to_string()))?;
-        let tls = match (address.scheme_str(), address.host()) {
-            (Some("http"), Some(_)) => tls.with_root_certificates(rustls::RootCertStore::empty()),
-            (Some("https"), Some(_)) => tls.with_native_roots().map_err(|e| {
-                fault(format!("the system's certificates cannot be read ({e}); install ca-certificates"))
-            })?,
-            _ => return Err(form()),
-        };
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth());
-        let connector = connector.https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let address: Uri = address.parse().map_err(|_| fault(AddressError::Form.to_string()))?;
+        let client = canvass_outward::client(&address).map_err(|e| fault(e.to_string()))?;
         Ok(Witness { key: key.clone(), address, client })
     }
 
@@ -176,15 +159,4 @@ impl Witness {
 /// The beginning of what a witness says, in one line.
 fn words(answer: &str) -> String {
     answer.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// An error with what it came from, which tells a refused connection from an unknown host.
-fn causes(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
