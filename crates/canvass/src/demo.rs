@@ -126,16 +126,18 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
     let running = start(&args, folder.path(), &night).await?;
     let keys = Folder(folder.path().to_owned()).keys();
     let key = auth::add_key(&keys, "demo desk", &[Role::Source, Role::Desk]).map_err(|e| e.to_string())?;
+    let second = auth::add_key(&keys, "demo desk, second", &[Role::Desk]).map_err(|e| e.to_string())?;
     let client = Client::new(&format!("http://{}", running.address)).map_err(|e| e.to_string())?;
     introduce(running.address, &args.speed);
     follow_keys(args.speed.clone());
     let (stopper, stop) = Stop::new();
     let start = time::parse(POLLS_CLOSE).unwrap_or(Timestamp(0));
     let audience = audience(&args, &night)?;
-    let desk = client.clone().bearer(&key);
+    let (desk, second) = (client.clone().bearer(&key), client.clone().bearer(&second));
     let playing = async {
+        let people = [&desk, &second];
         let played =
-            night::play(&desk, &night, start, &args.speed, &stop, progress(night.script.len())).await;
+            night::play(people, &night, start, &args.speed, &stop, progress(night.script.len())).await;
         let played = played.map_err(|e| e.to_string())?;
         say(format_args!("  The night is over: {} events. The pages stay until Ctrl-C.", played.done));
         stop.wait().await;

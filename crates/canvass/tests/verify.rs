@@ -167,6 +167,13 @@ impl Desk<'_> {
         answer.json()["receipt"]["record"].as_str().unwrap().to_owned()
     }
 
+    /// Posts what is refused.
+    fn refused(&self, path: &str, code: &str) {
+        let answer =
+            post(&self.server.address, path, Some(&self.key), None, &json!({ "reason": "so it is" }));
+        assert_eq!(answer.code(), code, "{path}: {}", answer.body);
+    }
+
     fn returns(&self, (contest, unit, count_type): (&str, &str, &str), votes: Value) -> String {
         let counts = json!({ "votes": votes });
         let body = json!({ "contest": contest, "unit": unit, "count_type": count_type, "counts": counts });
@@ -179,7 +186,7 @@ impl Desk<'_> {
 }
 
 /// What happens on a busy night, all of it.
-fn night(desk: &Desk<'_>) {
+fn night(desk: &Desk<'_>, second: &Desk<'_>) {
     let mayor = |unit, count_type, ash, elm| {
         desk.returns(("mayor", unit, count_type), json!({ "ash": ash, "elm": elm }))
     };
@@ -194,14 +201,22 @@ fn night(desk: &Desk<'_>) {
         &format!("/api/v1/returns/{stands}/corrections"),
         json!({ "reason": "swapped", "counts": counts }),
     );
-    // A lower count is held, and released; another is held, and rejected; a third is held for good.
+    // A lower count is held, and released; another is held, and rejected; a third, further down, is held for good.
     let held = mayor("w1", "absentee", 1, 1);
     desk.act(&format!("/api/v1/returns/{held}/release"));
     let held = mayor("w2", "absentee", 1, 1);
     desk.act(&format!("/api/v1/returns/{held}/reject"));
+    let lead = json!({ "reason": "a wide lead", "winners": ["ash"] });
+    let dropped = desk.post("/api/v1/contests/mayor/call", lead.clone());
+    desk.act(&format!("/api/v1/calls/{dropped}/drop"));
+    let proposal = desk.post("/api/v1/contests/mayor/call", lead.clone());
+    desk.refused(&format!("/api/v1/calls/{proposal}/confirm"), "same-person");
+    second.act(&format!("/api/v1/calls/{proposal}/confirm"));
+    let proposal = desk.act("/api/v1/contests/mayor/uncall");
+    second.act(&format!("/api/v1/calls/{proposal}/confirm"));
+    let proposal = desk.post("/api/v1/contests/mayor/call", lead);
+    second.act(&format!("/api/v1/calls/{proposal}/confirm"));
     mayor("w2", "absentee", 2, 1);
-    desk.post("/api/v1/contests/mayor/call", json!({ "reason": "a wide lead", "winners": ["ash"] }));
-    desk.act("/api/v1/contests/mayor/uncall");
     let recount = json!({ "contest": "mayor", "unit": "east", "reason": "close" });
     let open = desk.post("/api/v1/recounts", recount.clone());
     let counts = json!({ "votes": { "ash": 299, "elm": 512 } });
@@ -229,7 +244,8 @@ fn everything_that_can_happen_on_a_night_is_verified() {
     std::fs::write(&file, BUSY).unwrap();
     let key = add_key(&data, "desk", &["source", "desk"]);
     let mut server = Server::start(&data, &["--election", file.to_str().unwrap(), "--tick-ms", "50"]);
-    night(&Desk { server: &server, key, sent: std::cell::Cell::new(0) });
+    let desk = |key| Desk { server: &server, key, sent: std::cell::Cell::new(0) };
+    night(&desk(key), &desk(add_key(&data, "second desk", &["desk"])));
     let log = log_key(&data);
     eventually("the last votes are published", || {
         let results = get(&server.address, "/api/v1/results?contest=several");

@@ -33,10 +33,14 @@ pub enum Event {
     ContestClosed(ContestAct),
     /// The contest's results are official.
     ContestCertified(ContestAct),
-    /// The desk names who won, before the count is complete.
-    ContestCalled(ContestCall),
-    /// The desk takes a call back.
-    ContestUncalled(ContestAct),
+    /// One of the desk proposes to call a contest, or to take its call back.
+    CallProposed(CallProposal),
+    /// Another one agrees: the contest is called, before its count is complete.
+    ContestCalled(CallAnswer),
+    /// Another one agrees: the call is taken back.
+    ContestUncalled(CallAnswer),
+    /// The desk drops a proposal.
+    CallDropped(CallAnswer),
     /// One voter's choice.
     VoteCast(Vote),
     /// A unit's cumulative counts for one contest and count type.
@@ -185,14 +189,42 @@ pub struct ContestAct {
     pub actor: Actor,
 }
 
-/// The desk names who won.
+/// One of the desk proposes who won, or that a call be taken back. It takes another one to do it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContestCall {
+pub struct CallProposal {
     /// The contest.
     pub contest: ContestId,
-    /// Who won; for a ballot measure, the side that did.
-    pub winners: Choices,
+    /// Who won; for a ballot measure, the side that did. None to take the call back.
+    pub winners: Option<Choices>,
     /// On what basis.
+    pub reason: String,
+    /// The projection that was published when it was proposed, where there was one.
+    pub projection: Option<Basis>,
+    /// The key that acted.
+    pub actor: Actor,
+}
+
+/// Names a projection so that it can be computed again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// Run and number of the publication whose results it stands on.
+    pub snapshot: (u64, u64),
+    /// BLAKE3 of the model and the baseline, in hexadecimal.
+    pub model: String,
+    /// What its draws were made from.
+    pub seed: u64,
+    /// Whether it recommended this call.
+    pub recommended: bool,
+}
+
+/// What the desk says to a proposal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallAnswer {
+    /// The contest.
+    pub contest: ContestId,
+    /// The record of the proposal.
+    pub proposal: RecordId,
+    /// Why.
     pub reason: String,
     /// The key that acted.
     pub actor: Actor,

@@ -3,6 +3,7 @@
 //! One [`Tally`] folds one partition. [`Tally::apply`] is synchronous and total: every record has an
 //! [`Outcome`], and none of them stops the fold.
 
+mod calls;
 mod digest;
 mod returns;
 mod voters;
@@ -13,9 +14,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::definition::{Counting, Definition, VotePolicy};
-use crate::event::{Cell, Choices, ContestAct, ContestCall, Counts, Event, Record, Vote};
+use crate::event::{Cell, Choices, ContestAct, Counts, Event, Record, Vote};
 use crate::ids::{ContestId, Nullifier, Offset, PartitionId, RecordId, Timestamp, UnitId};
 
+pub use calls::{Call, Proposal};
 pub use digest::Digest;
 pub use returns::{
     DOUBLING_ODDS, HeldReturn, HoldReason, REPLAY_ODDS, Remembered, UNITS_FOR_PARENT_RULE, odds,
@@ -130,6 +132,22 @@ pub enum Reason {
     Certified,
     /// The contest is not called.
     NotCalled,
+    /// The contest is called; to call it otherwise, the call is taken back first.
+    AlreadyCalled,
+    /// A return of the contest waits for the desk; there is no call before it is answered.
+    HoldOpen {
+        /// The first such return.
+        held: RecordId,
+    },
+    /// Another proposal for the contest waits for its answer.
+    ProposalOpen {
+        /// That proposal.
+        proposal: RecordId,
+    },
+    /// The named record is no proposal of this kind that waits for an answer.
+    NoSuchProposal,
+    /// Whoever proposed it cannot confirm it.
+    SamePerson,
     /// The named record opened no recount that is open now.
     NoSuchRecount,
     /// A recount is open that covers this unit.
@@ -149,8 +167,10 @@ pub struct ContestState {
     pub certified: Option<Timestamp>,
     /// Whether a correction was counted after that.
     pub corrected_since: bool,
-    /// Who the desk says won, with the moment.
-    pub called: Option<(Timestamp, Choices)>,
+    /// Who the desk says won.
+    pub called: Option<Call>,
+    /// A call, or the end of one, that waits for a second person.
+    pub proposal: Option<Proposal>,
     /// The units under recount, by the record that opened it.
     pub recounts: BTreeMap<RecordId, UnitId>,
 }
@@ -295,8 +315,10 @@ impl Tally {
         match &record.event {
             Event::ContestClosed(act) => self.close(record.time, act),
             Event::ContestCertified(act) => self.certify(record.time, act),
-            Event::ContestCalled(call) => self.call(definition, record.time, call),
-            Event::ContestUncalled(act) => self.uncall(act),
+            Event::CallProposed(proposal) => self.propose_call(definition, record, proposal),
+            Event::ContestCalled(answer) => self.call(record, answer),
+            Event::ContestUncalled(answer) => self.uncall(answer),
+            Event::CallDropped(answer) => self.drop_call(answer),
             Event::ReturnReported(reported) => self.report(definition, record.id, reported),
             Event::ReturnCorrected(correction) => self.correct(definition, record.id, correction),
             Event::ReturnReleased(answer) => self.release(definition, record.id, answer),
@@ -399,29 +421,6 @@ impl Tally {
         }
         state.certified = Some(time);
         state.corrected_since = false;
-        Ok(self.contest_changed(act.contest))
-    }
-
-    fn call(
-        &mut self,
-        definition: &Definition,
-        time: Timestamp,
-        call: &ContestCall,
-    ) -> Result<Delta, returns::Refusal> {
-        let contest = definition.contest(call.contest).ok_or(Reason::UnknownContest)?;
-        let ascending = call.winners.windows(2).all(|pair| pair[0] < pair[1]);
-        if call.winners.is_empty() || call.winners.len() > usize::from(contest.max_choices()) || !ascending {
-            return Err(Reason::BadChoices.into());
-        }
-        if call.winners.iter().any(|w| w.index() >= contest.selections.len()) {
-            return Err(Reason::UnknownSelection.into());
-        }
-        self.state(call.contest)?.called = Some((time, call.winners.clone()));
-        Ok(self.contest_changed(call.contest))
-    }
-
-    fn uncall(&mut self, act: &ContestAct) -> Result<Delta, returns::Refusal> {
-        self.state(act.contest)?.called.take().ok_or(Reason::NotCalled)?;
         Ok(self.contest_changed(act.contest))
     }
 

@@ -7,8 +7,8 @@ use canvass_election::definition::{
     Unit, VotePolicy, Voting,
 };
 use canvass_election::event::{
-    Actor, Cell, Choices, ContestAct, ContestCall, Counts, HeldAnswer, MAX_COUNT, RecountOpening, Return,
-    Vote,
+    Actor, CallAnswer, CallProposal, Cell, Choices, ContestAct, Counts, HeldAnswer, MAX_COUNT,
+    RecountOpening, Return, Vote,
 };
 use canvass_election::ids::{
     ContestId, Nullifier, Offset, PartitionId, RecordId, RequestId, SelectionId, Timestamp, UnitId,
@@ -80,10 +80,21 @@ fn why() -> (String, Actor) {
     (String::new(), Actor(String::new()))
 }
 
-fn call(contest: u16, winners: &[u16]) -> Event {
+fn propose(winners: Option<&[u16]>) -> Event {
     let (reason, actor) = why();
-    let winners: Choices = winners.iter().copied().map(SelectionId).collect();
-    Event::ContestCalled(ContestCall { contest: ContestId(contest), winners, reason, actor })
+    let winners = winners.map(|winners| winners.iter().copied().map(SelectionId).collect::<Choices>());
+    let contest = ContestId(0);
+    Event::CallProposed(CallProposal { contest, winners, reason, projection: None, actor })
+}
+
+/// Another person answers what the record at this offset proposed.
+fn agree(offset: u64) -> CallAnswer {
+    let proposal = RecordId { partition: PartitionId::CONTROL, offset: Offset(offset), position: 0 };
+    CallAnswer { contest: ContestId(0), proposal, reason: String::new(), actor: Actor("another".into()) }
+}
+
+fn call(winners: &[u16]) -> Vec<Event> {
+    vec![propose(Some(winners)), Event::ContestCalled(agree(1))]
 }
 
 fn open_recount(unit: u32) -> Event {
@@ -286,9 +297,12 @@ fn a_digest_tells_what_was_counted() {
         vec![wrong()],
         vec![wrong(), wrong()],
         vec![wrong(), reject],
-        vec![call(0, &[1])],
-        vec![call(0, &[1, 2])],
-        vec![call(0, &[1]), open_recount(2)],
+        vec![propose(Some(&[1]))],
+        vec![propose(Some(&[1, 2]))],
+        call(&[1]),
+        call(&[1, 2]),
+        [call(&[1]), vec![propose(None)]].concat(),
+        [call(&[1]), vec![open_recount(2)]].concat(),
         vec![open_recount(2)],
         vec![open_recount(1)],
         vec![vote(1, 1, &[0])],

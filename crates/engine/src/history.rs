@@ -79,10 +79,16 @@ pub enum ChangeKind {
     Closed,
     /// The contest was certified.
     Certified,
-    /// The contest was called.
+    /// One of the desk proposed a call.
+    CallProposed,
+    /// One of the desk proposed to take a call back.
+    UncallProposed,
+    /// Another one agreed, and the contest was called.
     Called,
-    /// A call was taken back.
+    /// Another one agreed, and the call was taken back.
     Uncalled,
+    /// A proposal was dropped.
+    CallDropped,
 }
 
 /// One event that touched a unit, with what it did there.
@@ -104,7 +110,7 @@ pub struct Change {
     pub stated: Option<(CountItemType, Counts)>,
     /// For a held return: the rule it broke.
     pub held_because: Option<HoldReason>,
-    /// For a correction, a release or a recount's return: the record it answers.
+    /// For a correction, a release, a recount's return or an answer to a proposal: the record it answers.
     pub answers: Option<RecordId>,
     /// The reason given.
     pub reason: Option<String>,
@@ -274,15 +280,21 @@ pub fn changes_of(
         (Event::RecountOpened(o), _) if counted => {
             vec![whole(K::RecountOpened, o.contest, o.unit, &o.actor, Some(&o.reason))]
         }
-        (Event::ContestCalled(c), _) if counted => {
-            vec![whole(K::Called, c.contest, contest_unit(c.contest), &c.actor, Some(&c.reason))]
+        (Event::CallProposed(p), _) if counted => {
+            let kind = if p.winners.is_some() { K::CallProposed } else { K::UncallProposed };
+            vec![whole(kind, p.contest, contest_unit(p.contest), &p.actor, Some(&p.reason))]
         }
-        (Event::ContestClosed(a) | Event::ContestCertified(a) | Event::ContestUncalled(a), _) if counted => {
+        (Event::ContestCalled(a) | Event::ContestUncalled(a) | Event::CallDropped(a), _) if counted => {
             let kind = match &record.event {
-                Event::ContestClosed(_) => K::Closed,
-                Event::ContestCertified(_) => K::Certified,
-                _ => K::Uncalled,
+                Event::ContestCalled(_) => K::Called,
+                Event::ContestUncalled(_) => K::Uncalled,
+                _ => K::CallDropped,
             };
+            let act = whole(kind, a.contest, contest_unit(a.contest), &a.actor, Some(&a.reason));
+            vec![Change { answers: Some(a.proposal), ..act }]
+        }
+        (Event::ContestClosed(a) | Event::ContestCertified(a), _) if counted => {
+            let kind = if matches!(record.event, Event::ContestClosed(_)) { K::Closed } else { K::Certified };
             vec![whole(kind, a.contest, contest_unit(a.contest), &a.actor, Some(&a.reason))]
         }
         _ => Vec::new(),

@@ -9,14 +9,14 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use canvass_election::definition::CountItemType;
 use canvass_election::event::{
-    Actor, Cell, Choices, ContestAct, ContestCall, Correction, Event, HeldAnswer, RecountClosing,
-    RecountOpening, RecountReturn, Return,
+    Actor, Cell, ContestAct, Correction, Event, HeldAnswer, RecountClosing, RecountOpening, RecountReturn,
+    Return,
 };
-use canvass_election::ids::{ContestId, PartitionId, RecordId, RequestId, Timestamp};
+use canvass_election::ids::{PartitionId, RecordId, RequestId, Timestamp};
 use canvass_election::tally::{HoldReason, Outcome, Remembered};
 use canvass_engine::{Judged, Verdict};
 use canvass_protocol::api::{
-    self, CallRequest, ClockRequest, CorrectionRequest, ReasonRequest, RecountRequest, ReturnRequest,
+    self, ClockRequest, CorrectionRequest, ReasonRequest, RecountRequest, ReturnRequest,
 };
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
@@ -26,6 +26,7 @@ use serde_json::json;
 use crate::App;
 use crate::auth::{self, Key, Role};
 use crate::body::{self, MediaType, check_key};
+use crate::calls;
 use crate::gateway::batch_answer;
 use crate::reply::{Answer, json};
 use crate::vote::{Receipts, Recorded, contest_in_body, internal, receipts_again, refusal_of, unrecorded};
@@ -52,7 +53,7 @@ pub(crate) fn held_because(reason: &HoldReason) -> String {
 }
 
 /// Records one event in one partition and answers what it did. A retry of the same event gets the first answer.
-async fn record(
+pub(crate) async fn record(
     app: &App,
     partition: PartitionId,
     request: RequestId,
@@ -125,13 +126,13 @@ fn request_id(app: &App, key: &Key, given: Option<&str>) -> Result<RequestId, Pr
 }
 
 /// A single request to the desk, read and allowed.
-struct Asked<T> {
-    body: T,
-    request: RequestId,
-    actor: Actor,
+pub(crate) struct Asked<T> {
+    pub(crate) body: T,
+    pub(crate) request: RequestId,
+    pub(crate) actor: Actor,
 }
 
-async fn ask<T: serde::de::DeserializeOwned>(
+pub(crate) async fn ask<T: serde::de::DeserializeOwned>(
     app: &App,
     (peer, headers, body): (SocketAddr, HeaderMap, Body),
     roles: &[Role],
@@ -145,7 +146,7 @@ async fn ask<T: serde::de::DeserializeOwned>(
     Ok(Asked { body: api::read(&bytes)?, request, actor: Actor(key.name.clone()) })
 }
 
-fn reason(text: &str) -> Result<String, Problem> {
+pub(crate) fn reason(text: &str) -> Result<String, Problem> {
     let text = text.trim();
     if text.is_empty() || text.len() > REASON_LIMIT {
         let detail = format!("say why, in 1 to {REASON_LIMIT} bytes; it stands in the public log");
@@ -155,7 +156,7 @@ fn reason(text: &str) -> Result<String, Problem> {
 }
 
 /// A record that a path names, in a partition that the log has.
-fn record_id(app: &App, text: &str) -> Result<RecordId, Problem> {
+pub(crate) fn record_id(app: &App, text: &str) -> Result<RecordId, Problem> {
     let known = |r: &RecordId| app.definition().partition_ids().any(|p| p == r.partition);
     text.parse().ok().filter(known).ok_or_else(|| Code::UnknownRecord.into())
 }
@@ -394,25 +395,17 @@ pub(crate) async fn post_contest_act(
     body: Body,
 ) -> Answer {
     let asked = (peer, headers, body);
-    let (request, event) = if act == "call" {
-        let asked: Asked<CallRequest> = ask(&app, asked, &[Role::Desk]).await?;
-        let contest = contest_in_body(&app, &id)?;
-        let winners = winners(&app, contest, &asked.body.winners)?;
-        let reason = reason(&asked.body.reason)?;
-        (asked.request, Event::ContestCalled(ContestCall { contest, winners, reason, actor: asked.actor }))
-    } else {
-        let make = match act.as_str() {
-            "close" => Event::ContestClosed,
-            "certify" => Event::ContestCertified,
-            "uncall" => Event::ContestUncalled,
-            _ => return Err(Code::NotFound.into()),
-        };
-        let asked: Asked<ReasonRequest> = ask(&app, asked, &[Role::Desk]).await?;
-        let reason = reason(&asked.body.reason)?;
-        (asked.request, make(ContestAct { contest: contest_in_body(&app, &id)?, reason, actor: asked.actor }))
+    let make = match act.as_str() {
+        "close" => Event::ContestClosed,
+        "certify" => Event::ContestCertified,
+        "call" => return calls::propose(&app, &id, ask(&app, asked, &[Role::Desk]).await?).await,
+        "uncall" => return calls::propose_end(&app, &id, ask(&app, asked, &[Role::Desk]).await?).await,
+        _ => return Err(Code::NotFound.into()),
     };
-    let recorded = record_everywhere(&app, request, event).await?;
-    recorded.answer()
+    let asked: Asked<ReasonRequest> = ask(&app, asked, &[Role::Desk]).await?;
+    let reason = reason(&asked.body.reason)?;
+    let event = make(ContestAct { contest: contest_in_body(&app, &id)?, reason, actor: asked.actor });
+    record_everywhere(&app, asked.request, event).await?.answer()
 }
 
 /// Records an act on a contest in every partition, since each folds alone; the control partition answers.
@@ -426,27 +419,10 @@ async fn record_everywhere(app: &App, request: RequestId, event: Event) -> Resul
             return Err(Code::RecountOpen.into());
         }
     }
-    if matches!(event, Event::ContestClosed(_) | Event::ContestCertified(_)) {
-        let others = app.definition().partition_ids().filter(|p| *p != PartitionId::CONTROL);
-        let drafts =
-            others.map(|partition| app.engine.ingest().submit(partition, Drafts::one(request, &event)));
-        futures_util::future::try_join_all(drafts).await.map_err(unrecorded)?;
-    }
+    let others = app.definition().partition_ids().filter(|p| *p != PartitionId::CONTROL);
+    let drafts = others.map(|partition| app.engine.ingest().submit(partition, Drafts::one(request, &event)));
+    futures_util::future::try_join_all(drafts).await.map_err(unrecorded)?;
     record(app, PartitionId::CONTROL, request, event).await
-}
-
-fn winners(app: &App, contest: ContestId, ids: &[String]) -> Result<Choices, Problem> {
-    let contest = &app.definition().contests[contest.index()];
-    let mut winners = Choices::new();
-    for (i, id) in ids.iter().enumerate() {
-        let found = contest.selection_by_id(id).ok_or_else(|| {
-            let detail = format!("the contest has no selection `{id}`");
-            Problem::new(Code::UnknownSelection).field(format!("/winners/{i}"), detail)
-        })?;
-        winners.push(found);
-    }
-    winners.sort_unstable();
-    Ok(winners)
 }
 
 /// `GET /api/v1/held`

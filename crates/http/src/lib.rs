@@ -2,6 +2,7 @@
 
 pub mod auth;
 mod body;
+mod calls;
 pub mod changes;
 mod confirmation;
 mod desk;

@@ -24,7 +24,7 @@ use crate::App;
 use crate::lane::{HandOver, Lanes};
 use crate::reply::{Refusal, finish};
 use crate::stream::{Feeds, Following};
-use crate::{desk, gateway, pages, proof, reads, stream};
+use crate::{calls, desk, gateway, pages, proof, reads, stream};
 
 /// A client that has not sent its request's head after this time is cut off.
 pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(15);
@@ -64,6 +64,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/recounts/{record}/returns", post(desk::post_recount_returns))
         .route("/api/v1/recounts/{record}/close", post(desk::post_recount_close))
         .route("/api/v1/contests/{id}/{act}", post(desk::post_contest_act))
+        .route("/api/v1/calls/{record}/{act}", post(calls::post_answer))
         .route("/api/v1/held", get(desk::get_held))
         .route("/api/v1/clock", get(desk::get_clock).put(desk::put_clock))
         .route("/livez", get(reads::livez))

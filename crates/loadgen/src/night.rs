@@ -111,13 +111,20 @@ pub enum Action {
         /// Why.
         reason: String,
     },
-    /// The desk says who won.
-    Call {
+    /// One of the desk proposes who won.
+    ProposeCall {
         /// Text id of the contest.
         contest: String,
         /// Text ids of the winners.
         winners: Vec<String>,
         /// On what basis.
+        reason: String,
+    },
+    /// Another one agrees.
+    ConfirmCall {
+        /// The key of the step that proposed it.
+        of: String,
+        /// What they say.
         reason: String,
     },
     /// A contest's results become official.

@@ -129,7 +129,7 @@ pub struct RecountRequest {
     pub reason: String,
 }
 
-/// A contest is called: `POST /api/v1/contests/{id}/call`.
+/// A call is proposed: `POST /api/v1/contests/{id}/call`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallRequest {

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use canvass_election::Definition;
 use canvass_election::definition::Contest;
-use canvass_election::event::Counts;
+use canvass_election::event::{Basis, Counts};
 use canvass_election::ids::{ContestId, Offset, PartitionId, Timestamp, UnitId};
 use canvass_election::results::{ContestResults, leaders, share};
+use canvass_election::tally::Call;
 use serde_json::{Map, Value, json};
 
 use crate::stream::Seq;
@@ -130,10 +131,8 @@ fn put_state(
     if let Some(certified) = state.certified {
         map.insert("certified".into(), json!(time::format(certified)));
     }
-    if let Some((at, winners)) = &state.called {
-        let winners = winners.iter().map(|w| contest.selections[w.index()].id.as_str());
-        let value = json!({ "at": time::format(*at), "winners": winners.collect::<Vec<_>>() });
-        map.insert("called".into(), value);
+    if let Some(call) = &state.called {
+        map.insert("called".into(), call_value(contest, call));
     }
     if !state.recounts.is_empty() {
         let recounts = state
@@ -142,6 +141,36 @@ fn put_state(
             .map(|(record, unit)| (record.to_string(), json!({ "unit": definition.units[unit.index()].id })));
         map.insert("recounts".into(), Value::Object(recounts.collect()));
     }
+}
+
+/// A call: who, when, and on what basis.
+fn call_value(contest: &Contest, call: &Call) -> Value {
+    let stated = &call.proposal.stated;
+    let winners = call.winners().iter().map(|w| contest.selections[w.index()].id.as_str());
+    let mut value = json!({
+        "at": time::format(call.at),
+        "winners": winners.collect::<Vec<_>>(),
+        "record": call.record,
+        "confirmed_by": call.confirmed_by.0,
+        "proposal": call.proposal.record,
+        "proposed_by": stated.actor.0,
+        "reason": stated.reason,
+    });
+    if let Some(basis) = &stated.projection {
+        value["projection"] = basis_value(basis);
+    }
+    value
+}
+
+/// The projection that stood when a call was proposed.
+pub fn basis_value(basis: &Basis) -> Value {
+    let (epoch, seq) = basis.snapshot;
+    json!({
+        "snapshot": Seq { epoch, seq }.to_string(),
+        "model": basis.model,
+        "seed": basis.seed,
+        "recommended": basis.recommended,
+    })
 }
 
 /// The units that a document lists, in the definition's order.

@@ -62,6 +62,11 @@ codes! {
     Superseded "superseded" 409 "The unit reported again since, and that return counts.";
     Certified "certified" 409 "The contest is certified; only a correction can change it.";
     NotCalled "not-called" 409 "The contest is not called.";
+    AlreadyCalled "already-called" 409 "The contest is called; take the call back first.";
+    HoldOpen "hold-open" 409 "A return of the contest waits for the desk; release or reject it first.";
+    ProposalOpen "proposal-open" 409 "Another proposal for the contest waits for its answer.";
+    NoSuchProposal "no-such-proposal" 409 "The record is no proposal that waits for an answer.";
+    SamePerson "same-person" 403 "Whoever proposed it cannot confirm it; that takes another person's key.";
     NoSuchRecount "no-such-recount" 409 "No such recount is open.";
     RecountOpen "recount-open" 409 "A recount is open that covers this.";
     OutsideRecount "outside-recount" 422 "The unit is outside the recount.";

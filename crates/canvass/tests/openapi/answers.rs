@@ -28,6 +28,7 @@ const NOT_PROVOKED: &[&str] = &[
 /// The keys and tokens of those who take part.
 struct People {
     desk: String,
+    second: String,
     source: String,
     collector: String,
     auditor: String,
@@ -44,6 +45,7 @@ impl People {
             ["token", "issue", "--data", folder, "--audience", "spring", "--voter", "ann", "--hours", "0"];
         People {
             desk: add_key(data, "the desk", &["desk", "source"]),
+            second: add_key(data, "the desk's second", &["desk"]),
             source: add_key(data, "county board", &["source"]),
             collector: add_key(data, "hall", &["collector"]),
             auditor: add_key(data, "audit", &["auditor"]),
@@ -484,11 +486,7 @@ fn contests(probe: &mut Probe, people: &People) {
     probe.post("422 unknown-selection", &act("call", "mayor"), desk, "", &call(json!(["c"]), "clear"));
     probe.post("422 bad-choices", &act("call", "mayor"), desk, "", &call(json!(["a", "b"]), "clear"));
     probe.post("404 unknown-contest", &act("call", "mayors"), desk, "", &call(json!(["a"]), "clear"));
-    let calls = (call(json!(["a"]), "clear"), call(json!(["b"]), "clear"));
-    thrice(probe, &act("call", "mayor"), desk, calls);
-    until(probe, "/api/v1/results?contest=mayor", |r| r["called"]["winners"] == json!(["a"]));
-    thrice(probe, &act("uncall", "mayor"), desk, reasons());
-    probe.post("409 not-called", &act("uncall", "mayor"), desk, "new", &reasons().0);
+    calls(probe, people);
     for way in ["close", "certify", "uncall"] {
         probe.post("404 unknown-contest", &act(way, "mayors"), desk, "", &reasons().0);
     }
@@ -506,6 +504,63 @@ fn contests(probe: &mut Probe, people: &People) {
     for unit in ["e1", "e2", "w1"] {
         probe.get("200", &format!("/api/v1/units/{unit}/history?limit=1000&offset=0"));
     }
+}
+
+/// A call and its end, each by two people.
+fn calls(probe: &mut Probe, people: &People) {
+    let act = |act: &str, id: &str| format!("/api/v1/contests/{id}/{act}");
+    let answer = |act: &str, proposal: &str| format!("/api/v1/calls/{proposal}/{act}");
+    let (desk, second) = (people.desk.as_str(), people.second.as_str());
+    let reasons = || (json!({"reason": "looked at"}), json!({"reason": "looked at again"}));
+    let call = |winner: &str| json!({"winners": [winner], "reason": "clear"});
+    let (mayor, propose) = (act("call", "mayor"), |act: &str| format!("/api/v1/contests/mayor/{act}"));
+    for held in probe.get_as("200", "/api/v1/held", desk).json()["held"].as_array().unwrap() {
+        let path = format!("/api/v1/returns/{}/reject", held["record"].as_str().unwrap());
+        probe.post("201", &path, desk, &path, &reasons().0);
+    }
+    let proposal = thrice(probe, &mayor, desk, (call("b"), call("a")));
+    let open = probe.post("409 proposal-open", &mayor, second, "", &call("a"));
+    assert_eq!(open["record"], json!(proposal));
+    thrice(probe, &answer("drop", &proposal), desk, reasons());
+    for way in ["drop", "confirm"] {
+        probe.post("409 no-such-proposal", &answer(way, &proposal), second, "new", &reasons().0);
+        probe.post("404 unknown-record", &answer(way, "returns-0-0-0"), second, "", &reasons().0);
+    }
+    let proposal = probe.post("201", &mayor, desk, "again", &call("a"));
+    let proposal = proposal["receipt"]["record"].as_str().unwrap().to_owned();
+    probe.post("403 same-person", &answer("confirm", &proposal), desk, "", &reasons().0);
+    // While a return is held there is no call, neither proposed nor confirmed.
+    let lower = report("mayor", "e1", "early", &counts(0, 1));
+    let held = probe.post("201", "/api/v1/returns", &people.source, "lower", &lower);
+    assert_eq!(held["outcome"], "held");
+    let held = held["receipt"]["record"].as_str().unwrap();
+    let refused = probe.post("409 hold-open", &answer("confirm", &proposal), second, "early", &reasons().0);
+    assert_eq!(refused["record"], json!(held));
+    probe.post("409 hold-open", &mayor, second, "", &call("a"));
+    probe.post("201", &format!("/api/v1/returns/{held}/reject"), desk, "lower", &reasons().0);
+    thrice(probe, &answer("confirm", &proposal), second, reasons());
+    let called = until(probe, "/api/v1/results?contest=mayor", |r| r["called"]["winners"] == json!(["a"]));
+    assert_eq!(called["called"]["proposed_by"], "the desk");
+    assert_eq!(called["called"]["confirmed_by"], "the desk's second");
+    probe.post("409 already-called", &mayor, desk, "", &call("b"));
+    let end = thrice(probe, &propose("uncall"), second, reasons());
+    probe.post("409 proposal-open", &propose("uncall"), desk, "", &reasons().0);
+    probe.post("403 same-person", &answer("confirm", &end), second, "", &reasons().0);
+    probe.post("201", &answer("confirm", &end), desk, "", &reasons().0);
+    probe.post("409 not-called", &propose("uncall"), desk, "new", &reasons().0);
+    probe.post(
+        "409 certified",
+        &act("call", "again"),
+        desk,
+        "",
+        &json!({"winners": ["x"], "reason": "late"}),
+    );
+    // What is certified meanwhile is not called any more.
+    let proposal =
+        probe.post("201", &act("call", "twice"), desk, "", &json!({"winners": ["x"], "reason": "early"}));
+    probe.post("201", &act("certify", "twice"), desk, "", &reasons().0);
+    let proposal = proposal["receipt"]["record"].as_str().unwrap();
+    probe.post("409 certified", &answer("confirm", proposal), second, "", &reasons().0);
 }
 
 /// Past results are those that readers saw.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Tally;
+use super::{Call, Tally};
 use crate::event::{Cell, Counts};
 use crate::ids::SelectionId;
 
@@ -39,6 +39,12 @@ impl Writer {
         self.0.update(text.as_bytes());
     }
 
+    /// Lists announce their length, or a winner more would look like a recount.
+    fn choices(&mut self, choices: &[SelectionId]) {
+        self.number(choices.len() as u64);
+        choices.iter().for_each(|s| self.number(u64::from(s.0)));
+    }
+
     fn cell(&mut self, cell: &Cell) {
         self.number(u64::from(cell.contest.0));
         self.number(u64::from(cell.unit.0));
@@ -57,18 +63,17 @@ impl Writer {
 impl Tally {
     /// Equal for equal counts, voters, holds and contest states. Takes time in proportion to the voters.
     pub fn digest(&self) -> Digest {
-        let mut w = Writer(blake3::Hasher::new_derive_key("canvass tally digest v1"));
+        let mut w = Writer(blake3::Hasher::new_derive_key("canvass tally digest v2"));
         w.text(&self.partition.to_string());
         w.text(self.definition.as_ref().map_or("", |d| &d.id));
         for (state, ballots) in self.states.iter().zip(&self.ballots) {
             w.optional(state.closed.map(|t| t.0));
             w.optional(state.certified.map(|t| t.0));
             w.number(u64::from(state.corrected_since));
-            w.optional(state.called.as_ref().map(|(at, _)| at.0));
-            // Lists announce their length, or a winner more would look like a recount.
-            let winners = state.called.as_ref().map_or(&[][..], |(_, winners)| winners);
-            w.number(winners.len() as u64);
-            winners.iter().for_each(|s| w.number(u64::from(s.0)));
+            w.optional(state.called.as_ref().map(|call| call.at.0));
+            w.choices(state.called.as_ref().map_or(&[], Call::winners));
+            w.number(u64::from(state.proposal.is_some()));
+            w.choices(state.proposal.as_ref().and_then(|p| p.stated.winners.as_deref()).unwrap_or(&[]));
             w.number(state.recounts.len() as u64);
             state.recounts.values().for_each(|unit| w.number(u64::from(unit.0)));
             ballots.votes.iter().for_each(|n| w.number(*n));

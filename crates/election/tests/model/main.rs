@@ -1,5 +1,6 @@
 //! The fold against a slow second version of it, and against itself told in other words.
 
+mod calls;
 mod merging;
 mod naive;
 mod replay;

@@ -40,7 +40,7 @@ pub(crate) struct Setting {
 
 /// One partition: all of its records with what they did.
 pub(crate) struct Naive {
-    definition: Definition,
+    pub(crate) definition: Definition,
     pub(crate) past: Vec<(Record, Fate)>,
 }
 
@@ -83,7 +83,7 @@ impl Naive {
         fate
     }
 
-    fn counted(&self) -> impl Iterator<Item = &Record> {
+    pub(crate) fn counted(&self) -> impl Iterator<Item = &Record> {
         self.past.iter().filter(|(_, fate)| *fate == Fate::Counted).map(|(record, _)| record)
     }
 
@@ -181,15 +181,10 @@ impl Naive {
                 let open = (!s.recounts.is_empty()).then_some(Reason::RecountOpen);
                 if done { Some(Reason::Certified) } else { open }
             }),
-            Event::ContestUncalled(act) => {
-                self.act_refusal(act.contest, |s| s.called.is_none().then_some(Reason::NotCalled))
-            }
-            Event::ContestCalled(call) => match self.definition.contests.get(call.contest.index()) {
-                None => Some(Reason::UnknownContest),
-                Some(contest) if !good_choices(contest, &call.winners) => Some(Reason::BadChoices),
-                Some(contest) if !known_choices(contest, &call.winners) => Some(Reason::UnknownSelection),
-                Some(_) => None,
-            },
+            Event::CallProposed(proposal) => self.proposal_refusal(proposal),
+            Event::ContestCalled(answer) => self.call_refusal(answer, Some(true)),
+            Event::ContestUncalled(answer) => self.call_refusal(answer, Some(false)),
+            Event::CallDropped(answer) => self.call_refusal(answer, None),
             Event::ReturnReported(reported) => return self.return_refusal(reported),
             Event::ReturnCorrected(c) => self.correction_refusal(c.corrects, &c.counts),
             Event::ReturnReleased(answer) => self.release_refusal(answer.held),
@@ -482,10 +477,6 @@ impl Naive {
                     state.certified = Some(record.time);
                     state.corrected_since = false;
                 }
-                Event::ContestCalled(call) if call.contest == contest => {
-                    state.called = Some((record.time, call.winners.clone()));
-                }
-                Event::ContestUncalled(act) if act.contest == contest => state.called = None,
                 Event::ReturnCorrected(_) if state.certified.is_some() => {
                     let of_contest = |s: &Setting| s.record == record.id && s.cell.contest == contest;
                     state.corrected_since |= settings.iter().any(of_contest);
@@ -495,6 +486,7 @@ impl Naive {
         }
         let of_contest = self.open_recounts().into_iter().filter(|(_, c, _)| *c == contest);
         state.recounts = of_contest.map(|(id, _, unit)| (id, unit)).collect();
+        (state.called, state.proposal) = (self.called(contest), self.proposal(contest));
         state
     }
 
@@ -531,7 +523,7 @@ impl Naive {
     }
 }
 
-fn good_choices(contest: &Contest, choices: &Choices) -> bool {
+pub(crate) fn good_choices(contest: &Contest, choices: &Choices) -> bool {
     let most = match contest.kind {
         ContestKind::NOfM { n } => usize::from(n),
         _ => 1,
@@ -540,7 +532,7 @@ fn good_choices(contest: &Contest, choices: &Choices) -> bool {
     (1..=most).contains(&choices.len()) && ascends
 }
 
-fn known_choices(contest: &Contest, choices: &Choices) -> bool {
+pub(crate) fn known_choices(contest: &Contest, choices: &Choices) -> bool {
     choices.iter().all(|c| c.index() < contest.selections.len())
 }
 

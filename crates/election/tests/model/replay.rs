@@ -16,6 +16,7 @@ fn renamed(record: &Record, id: RecordId, names: &BTreeMap<RecordId, RecordId>) 
     let named = match &mut record.event {
         Event::ReturnCorrected(c) => Some(&mut c.corrects),
         Event::ReturnReleased(answer) | Event::ReturnRejected(answer) => Some(&mut answer.held),
+        Event::ContestCalled(a) | Event::ContestUncalled(a) | Event::CallDropped(a) => Some(&mut a.proposal),
         Event::RecountReported(counted) => Some(&mut counted.recount),
         Event::RecountClosed(closing) => Some(&mut closing.recount),
         _ => None,

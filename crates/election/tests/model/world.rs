@@ -5,8 +5,8 @@ use canvass_election::definition::{
     Unit, VotePolicy, Voting,
 };
 use canvass_election::event::{
-    Actor, Cell, Choices, ContestAct, ContestCall, Correction, Counts, HeldAnswer, MAX_COUNT, RecountClosing,
-    RecountOpening, RecountReturn, Return, Vote,
+    Actor, CallAnswer, CallProposal, Cell, Choices, ContestAct, Correction, Counts, HeldAnswer, MAX_COUNT,
+    RecountClosing, RecountOpening, RecountReturn, Return, Vote,
 };
 use canvass_election::ids::{
     ContestId, Nullifier, Offset, PartitionId, RecordId, RequestId, SelectionId, Timestamp, Topic, UnitId,
@@ -196,11 +196,12 @@ impl World {
             28 => self.define(),
             29 if c % 4 == 0 => self.broadcast(control, time, &Event::ContestCertified(act()), cut),
             30 => {
-                let winners = self.choices(contest, c);
-                let call = ContestCall { contest, winners, reason: String::new(), actor: actor() };
-                self.broadcast(control, time, &Event::ContestCalled(call), cut);
+                let winners = (how % 3 > 0).then(|| self.choices(contest, c));
+                let reason = String::new();
+                let call = CallProposal { contest, winners, reason, projection: None, actor: actor() };
+                self.broadcast(control, time, &Event::CallProposed(call), cut);
             }
-            31 => self.broadcast(control, time, &Event::ContestUncalled(act()), cut),
+            31 => self.answer_call(raw, contest, time),
             _ => self.report(raw, contest, time),
         }
     }
@@ -360,6 +361,25 @@ impl World {
         };
         let answer = HeldAnswer { held, reason: String::new(), actor: actor() };
         let event = if how % 2 == 0 { Event::ReturnReleased(answer) } else { Event::ReturnRejected(answer) };
+        let request = self.fresh();
+        self.append(at, time, request, event, cut);
+    }
+
+    fn answer_call(&mut self, raw: [u8; 12], contest: ContestId, time: Timestamp) {
+        let [_, a, b, c, how, _, cut, ..] = raw;
+        let at = self.some_partition(a, true);
+        let proposals = self.parts[at].naive.proposals(contest);
+        let last = proposals.last();
+        let proposal = last.filter(|_| how > 20).map_or_else(|| self.any_record(b, at), |last| last.record);
+        let actor = if how % 5 == 0 { actor() } else { Actor("another".into()) };
+        let answer = CallAnswer { contest, proposal, reason: String::new(), actor };
+        let calls = last.is_some_and(|last| last.stated.winners.is_some());
+        let event = match c % 8 {
+            0 => Event::CallDropped(answer),
+            1 => Event::ContestUncalled(answer),
+            _ if calls => Event::ContestCalled(answer),
+            _ => Event::ContestUncalled(answer),
+        };
         let request = self.fresh();
         self.append(at, time, request, event, cut);
     }

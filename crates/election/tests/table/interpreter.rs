@@ -2,7 +2,9 @@
 //!
 //! Units, contests and count types are named as in [`definition`]; selections are letters, `a` the first.
 //! Verbs:
-//! - `define`, `close CONTEST`, `certify CONTEST`, `call CONTEST LETTERS`, `uncall CONTEST`
+//! - `define`, `close CONTEST`, `certify CONTEST`
+//! - `propose CONTEST LETTERS`, `propose-uncall CONTEST`; `call`, `uncall` and `drop` with `CONTEST LABEL`, by somebody
+//!   else; each with `by=NAME` where it matters who
 //! - `vote CONTEST VOTER LETTERS` (`-` for no letter)
 //! - `return CONTEST UNIT TYPE COUNTS` and `recount LABEL CONTEST UNIT TYPE COUNTS`
 //! - `correct LABEL COUNTS`, `release LABEL`, `reject LABEL`
@@ -13,7 +15,7 @@
 //!
 //! Checks: `official CONTEST UNIT COUNTS`, `provisional CONTEST UNIT COUNTS` (sums of all count types, ballots
 //! not compared unless given), `status CONTEST UNIT WORD`, `leaders CONTEST LETTERS`, `held N`, `voters N`,
-//! `reporting CONTEST UNIT N`, `cast VOTER LETTERS N`.
+//! `reporting CONTEST UNIT N`, `cast VOTER LETTERS N`, `called CONTEST LETTERS` (`-` where it is not).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,8 +25,8 @@ use canvass_election::definition::{
     VotePolicy, Voting,
 };
 use canvass_election::event::{
-    Actor, Cell, Choices, ContestAct, ContestCall, Correction, Counts, HeldAnswer, RecountClosing,
-    RecountOpening, RecountReturn, Return, Vote,
+    Actor, CallAnswer, CallProposal, Cell, Choices, ContestAct, Correction, Counts, HeldAnswer,
+    RecountClosing, RecountOpening, RecountReturn, Return, Vote,
 };
 use canvass_election::ids::{
     ContestId, Nullifier, PartitionId, RecordId, RequestId, SelectionId, Timestamp, UnitId,
@@ -126,6 +128,12 @@ fn why() -> (String, Actor) {
     ("because".into(), Actor("desk".into()))
 }
 
+/// Who acts, where the row says so.
+fn by(words: &mut Words<'_>, otherwise: &str) -> Actor {
+    let named = words.next_if(|w| w.starts_with("by="));
+    Actor(named.map_or(otherwise, |w| &w[3..]).to_owned())
+}
+
 fn nullifier(voter: &str) -> Nullifier {
     let mut bytes = [0; 16];
     bytes[..voter.len()].copy_from_slice(voter.as_bytes());
@@ -211,11 +219,18 @@ impl State<'_> {
             "define" => Event::ElectionDefined((*self.definition).clone()),
             "close" => Event::ContestClosed(self.act(words)),
             "certify" => Event::ContestCertified(self.act(words)),
-            "uncall" => Event::ContestUncalled(self.act(words)),
-            "call" => {
-                let (contest, winners) = (self.contest(word(words)), choices(word(words)));
-                Event::ContestCalled(ContestCall { contest, winners, reason, actor })
+            "propose" => {
+                let (contest, winners) = (self.contest(word(words)), Some(choices(word(words))));
+                let actor = by(words, "desk");
+                Event::CallProposed(CallProposal { contest, winners, reason, projection: None, actor })
             }
+            "propose-uncall" => {
+                let (contest, actor) = (self.contest(word(words)), by(words, "desk"));
+                Event::CallProposed(CallProposal { contest, winners: None, reason, projection: None, actor })
+            }
+            "call" => Event::ContestCalled(self.call_answer(words)),
+            "uncall" => Event::ContestUncalled(self.call_answer(words)),
+            "drop" => Event::CallDropped(self.call_answer(words)),
             "vote" => {
                 let (contest, nullifier) = (self.contest(word(words)), nullifier(word(words)));
                 Event::VoteCast(Vote { contest, nullifier, choices: choices(word(words)) })
@@ -246,6 +261,11 @@ impl State<'_> {
     fn act(&self, words: &mut Words<'_>) -> ContestAct {
         let (reason, actor) = why();
         ContestAct { contest: self.contest(word(words)), reason, actor }
+    }
+
+    fn call_answer(&self, words: &mut Words<'_>) -> CallAnswer {
+        let (contest, proposal) = (self.contest(word(words)), self.labelled(word(words)).id);
+        CallAnswer { contest, proposal, reason: why().0, actor: by(words, "second") }
     }
 
     fn answer(&self, words: &mut Words<'_>) -> HeldAnswer {
@@ -298,7 +318,10 @@ impl State<'_> {
             }
             Outcome::Duplicate { first } => format!("duplicate {}", self.label(first)),
             Outcome::Rejected(reason) => match reason {
-                Reason::AlreadyVoted { first: id } | Reason::VotesUsedUp { last: id } => {
+                Reason::AlreadyVoted { first: id }
+                | Reason::VotesUsedUp { last: id }
+                | Reason::HoldOpen { held: id }
+                | Reason::ProposalOpen { proposal: id } => {
                     format!("{} {}", names::reason(reason), self.label(id))
                 }
                 _ => names::reason(reason).into(),
@@ -343,6 +366,12 @@ impl State<'_> {
         if verb == "leaders" {
             let total = results.unit(contest.unit).total(contest.selections.len());
             assert_eq!(leaders(contest, &total).as_slice(), choices(word(&mut words)).as_slice(), "{place}");
+            return;
+        }
+        if verb == "called" {
+            let called =
+                results.state.called.as_ref().map_or_else(|| "-".to_owned(), |c| letters(c.winners()));
+            assert_eq!(called, word(&mut words), "{place}");
             return;
         }
         let unit = self.unit(word(&mut words));

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 const TABLES: &[(&str, &str)] = &[
     ("contests", include_str!("tables/contests.txt")),
+    ("calls", include_str!("tables/calls.txt")),
     ("votes", include_str!("tables/votes.txt")),
     ("returns", include_str!("tables/returns.txt")),
     ("corrections", include_str!("tables/corrections.txt")),

@@ -138,6 +138,8 @@ fn entry<'a>(definition: &'a Definition, change: &Change) -> Entry<'a> {
         answers_word: match change.kind {
             ChangeKind::Corrected => "corrects",
             ChangeKind::Released | ChangeKind::Dropped => "answers the held return",
+            ChangeKind::Called | ChangeKind::Uncalled => "confirms the proposal",
+            ChangeKind::CallDropped => "drops the proposal",
             _ => "in the recount",
         },
         reason: change.reason.clone(),

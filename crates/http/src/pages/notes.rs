@@ -5,6 +5,7 @@ use canvass_election::definition::{Contest, ContestKind};
 use canvass_election::event::Counts;
 use canvass_election::ids::UnitId;
 use canvass_election::results::{ContestResults, ResultsStatus, leaders};
+use canvass_election::tally::Call;
 use canvass_protocol::definition::threshold_text;
 
 use super::format::{Integer, Moment, Share, list};
@@ -88,6 +89,23 @@ fn margin(counts: &Counts) -> Integer {
     Integer(votes.first().copied().unwrap_or(0) - votes.get(1).copied().unwrap_or(0))
 }
 
+/// A call with who made it, when, and on what basis.
+fn called(contest: &Contest, call: &Call, early: bool) -> String {
+    let stated = &call.proposal.stated;
+    let names = list(words::names(contest, call.winners()));
+    let before = if early { ", before the results are official" } else { "" };
+    format!(
+        "Called for {names} at {}{before}. Proposed by {} at {} (record {}), confirmed by {} (record {}). Basis: {}",
+        Moment(call.at),
+        stated.actor.0,
+        Moment(call.proposal.at),
+        call.proposal.record,
+        call.confirmed_by.0,
+        call.record,
+        stated.reason,
+    )
+}
+
 /// What else must be known to read the numbers.
 pub(super) fn notes(
     definition: &Definition,
@@ -98,11 +116,9 @@ pub(super) fn notes(
     let state = &results.state;
     let note = |class, short: String, text: String| Note { class, text, short };
     let mut notes = Vec::new();
-    if let Some((at, winners)) = &state.called {
-        let names = list(words::names(contest, winners));
-        let before = if state.certified.is_none() { ", before the results are official" } else { "" };
-        let text = format!("Called for {names} at {}{before}.", Moment(*at));
-        notes.push(note("good", format!("Called for {names}."), text));
+    if let Some(call) = &state.called {
+        let short = format!("Called for {}.", list(words::names(contest, call.winners())));
+        notes.push(note("good", short, called(contest, call, state.certified.is_none())));
     }
     if let Some(at) = state.certified {
         let text = format!("Certified at {}: these results are official.", Moment(at));

@@ -5,6 +5,7 @@ use canvass_election::definition::{Contest, ContestKind};
 use canvass_election::event::Counts;
 use canvass_election::ids::{ContestId, Timestamp, UnitId};
 use canvass_election::results::{ContestResults, leaders};
+use canvass_election::tally::Call;
 use canvass_engine::{Published, PublishedContest};
 use canvass_protocol::definition::threshold_text;
 use serde_json::json;
@@ -170,7 +171,7 @@ fn rows<'a>(
     recount: Option<&Counts>,
 ) -> Vec<Row<'a>> {
     let (total, leading) = (counts.total(), leaders(contest, counts));
-    let called = results.state.called.as_ref().map(|(_, winners)| winners);
+    let called = results.state.called.as_ref().map(Call::winners);
     let share = |counts: &Counts, i: usize, whole: u64| Share { part: counts.votes[i], whole };
     let row = |(i, position): (usize, u16)| {
         let selection = &contest.selections[i];

@@ -102,7 +102,10 @@ pub(super) fn change(kind: ChangeKind) -> &'static str {
         ChangeKind::RecountClosed => "Recount closed; its counts are official",
         ChangeKind::Closed => "Contest closed",
         ChangeKind::Certified => "Contest certified",
+        ChangeKind::CallProposed => "Call proposed; it waits for a second person",
+        ChangeKind::UncallProposed => "Proposed to take the call back",
         ChangeKind::Called => "Contest called",
         ChangeKind::Uncalled => "Call taken back",
+        ChangeKind::CallDropped => "Proposal dropped",
     }
 }

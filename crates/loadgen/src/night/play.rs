@@ -29,15 +29,16 @@ pub struct Progress {
 
 struct Player<'a> {
     client: &'a Client,
+    second: &'a Client,
     records: BTreeMap<&'a str, RecordId>,
     progress: Progress,
 }
 
 /// Plays the night from `start`, at the pace, which may change meanwhile, and tells `watch` how far it is after
 /// each move of the clock. Ends early when it is told to stop. Played again from the same start, it finds what
-/// was recorded before and goes on from there.
+/// was recorded before and goes on from there. The second client confirms what the first proposes.
 pub async fn play(
-    client: &Client,
+    [client, second]: [&Client; 2],
     night: &Night,
     start: Timestamp,
     pace: &Pace,
@@ -45,7 +46,7 @@ pub async fn play(
     mut watch: impl FnMut(Progress),
 ) -> Result<Progress, Error> {
     let progress = Progress { done: 0, of: night.script.len(), now: start, held: 0 };
-    let mut player = Player { client, records: BTreeMap::new(), progress };
+    let mut player = Player { client, second, records: BTreeMap::new(), progress };
     let played = stop.or(player.play(&night.script, start, pace, &mut watch)).await;
     played.unwrap_or(Ok(()))?;
     Ok(player.progress)
@@ -130,10 +131,14 @@ impl<'a> Player<'a> {
                 let path = format!("/api/v1/recounts/{}/close", self.record(of)?);
                 self.client.post(&path, &step.key, &because(reason)).await?
             }
-            Action::Call { contest, winners, reason } => {
+            Action::ProposeCall { contest, winners, reason } => {
                 let body = CallRequest { winners: winners.clone(), reason: reason.clone() };
                 let path = format!("/api/v1/contests/{contest}/call");
                 self.client.post(&path, &step.key, &body).await?
+            }
+            Action::ConfirmCall { of, reason } => {
+                let path = format!("/api/v1/calls/{}/confirm", self.record(of)?);
+                self.second.post(&path, &step.key, &because(reason)).await?
             }
             Action::Certify { contest, reason } => {
                 let path = format!("/api/v1/contests/{contest}/certify");

@@ -312,8 +312,11 @@ impl<'a> Script<'a> {
             let winners =
                 leaders(contest, &sum).into_iter().map(|w| contest.selections[w.index()].id.clone());
             let reason = "The votes that are left cannot change who leads.".to_owned();
-            let call = Action::Call { contest: id.to_owned(), winners: winners.collect(), reason };
-            self.step(minutes, format!("night/{id}/call"), call);
+            let key = format!("night/{id}/call");
+            let call = Action::ProposeCall { contest: id.to_owned(), winners: winners.collect(), reason };
+            self.step(minutes, key.clone(), call);
+            let reason = "The numbers were looked at by a second person.".to_owned();
+            self.step(minutes + 1.0, format!("{key}/confirm"), Action::ConfirmCall { of: key, reason });
             let reason = "The board of the state has signed the canvass.".to_owned();
             let certify = Action::Certify { contest: id.to_owned(), reason };
             self.step(CERTIFICATION + 2.0 * f64::from(i), format!("night/{id}/certify"), certify);

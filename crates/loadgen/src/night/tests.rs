@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use canvass_election::definition::CountItemType;
 use canvass_election::event::{
-    Actor, Cell, ContestAct, ContestCall, Correction, Event, HeldAnswer, Record, RecountClosing,
+    Actor, CallAnswer, CallProposal, Cell, ContestAct, Correction, Event, HeldAnswer, Record, RecountClosing,
     RecountOpening, RecountReturn, Return,
 };
 use canvass_election::ids::{Offset, PartitionId, RecordId, RequestId, SelectionId, Timestamp};
@@ -49,13 +49,18 @@ fn event(night: &Night, records: &BTreeMap<&str, RecordId>, action: &Action) -> 
         Action::CloseRecount { of, reason } => {
             Event::RecountClosed(RecountClosing { recount: records[of.as_str()], reason, actor })
         }
-        Action::Call { contest, winners, reason } => {
+        Action::ProposeCall { contest, winners, reason } => {
             let contest = contest_of(&contest);
             let selection = |id: &String| definition.contests[contest.index()].selection_by_id(id).unwrap();
             let mut winners: Vec<SelectionId> = winners.iter().map(selection).collect();
             winners.sort_unstable();
-            let winners = winners.into_iter().collect();
-            Event::ContestCalled(ContestCall { contest, winners, reason, actor })
+            let winners = Some(winners.into_iter().collect());
+            Event::CallProposed(CallProposal { contest, winners, reason, projection: None, actor })
+        }
+        Action::ConfirmCall { of, reason } => {
+            let id = of.split('/').nth(1).expect("the step's key names the contest").to_owned();
+            let (contest, proposal) = (contest_of(&id), records[of.as_str()]);
+            Event::ContestCalled(CallAnswer { contest, proposal, reason, actor: Actor("second".into()) })
         }
         Action::Certify { contest, reason } => {
             Event::ContestCertified(ContestAct { contest: contest_of(&contest), reason, actor })
