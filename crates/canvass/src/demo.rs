@@ -15,6 +15,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::anchor::AnchorArgs;
+use crate::cluster::ClusterArgs;
 use crate::kafka::KafkaArgs;
 use crate::keys::Folder;
 use crate::serve::{self, Proof, Running, ServeArgs};
@@ -49,6 +50,7 @@ async fn start(args: &DemoArgs, folder: &std::path::Path, night: &Night) -> Resu
         election: None,
         data: folder.to_owned(),
         kafka: KafkaArgs::default(),
+        cluster: ClusterArgs::default(),
         listen,
         tick_ms: 250,
         connections: 16_000,

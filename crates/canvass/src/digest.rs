@@ -36,7 +36,7 @@ pub(crate) async fn run(args: DigestArgs) -> Outcome {
 
 async fn print<L: Log>(log: L) -> Outcome {
     let log = Arc::new(log);
-    let options = Options { folder: None, tick: Duration::from_secs(60), audit: None };
+    let options = Options { folder: None, tick: Duration::from_secs(60), audit: None, secret: None };
     let engine = Engine::start(Arc::clone(&log), None, options).await.map_err(|e| e.to_string())?;
     for (partition, digest) in engine.digests() {
         say(format_args!("{partition} {digest}"));

@@ -1,4 +1,5 @@
-//! `canvass serve`: all roles in one process on one data folder; the log lies there as well, or on Kafka.
+//! `canvass serve`: all roles in one process on one data folder, whose log lies there as well or on Kafka; or some of
+//! the roles of a cluster.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::anchor::AnchorArgs;
+use crate::cluster::{self, ClusterArgs};
 use crate::kafka::KafkaArgs;
 use crate::keys::Folder;
 use crate::{Outcome, read_definition, say, witnesses};
@@ -33,6 +35,8 @@ pub(crate) struct ServeArgs {
     pub(crate) data: PathBuf,
     #[command(flatten)]
     pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
     /// The address to listen on; name another than a loopback address to be reachable from outside
     #[arg(long, env = "CANVASS_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
@@ -76,7 +80,7 @@ pub(crate) struct Running {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     engine: Arc<Engine>,
-    close: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>,
+    close: Close,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
     /// Keeps a second process out of the data folder; a journal has its own lock.
@@ -90,6 +94,10 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     let folder = Folder(args.data.clone());
     folder.make()?;
     let started = Instant::now();
+    if !args.cluster.is_empty() {
+        let lock = Some(folder.lock()?);
+        return Ok(Running { _lock: lock, ..cluster::start(args, definition).await? });
+    }
     let (running, log) = if let Some(log) = args.kafka.open(definition.as_ref()).await? {
         let lock = Some(folder.lock()?);
         (Running { _lock: lock, ..start_on(args, definition, log).await? }, "Kafka")
@@ -126,13 +134,38 @@ async fn start_on<L: Log>(
     let options = Options {
         folder: Some(args.data.clone()),
         tick: Duration::from_millis(args.tick_ms),
+        secret: Some(Secret::new(folder.voter_secret()?).sign()),
         audit: key.filter(|_| args.proof != Proof::None).map(|key| witnesses.options(key, args.proof)),
     };
     let engine = Engine::start(Arc::clone(&log), definition, options).await.map_err(|e| e.to_string())?;
     let engine = Arc::new(engine);
+    let anchor = args.anchor.start(&folder, engine.audit())?;
+    let listener = listen(args).await?;
+    let close = Box::new(move || async move { log.close().await }.boxed());
+    serve(args, engine, listener, close, anchor)
+}
+
+/// Takes the address that is to be listened on.
+pub(crate) async fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
+    TcpListener::bind(args.listen)
+        .await
+        .map_err(|e| format!("{} cannot be listened on: {e}; choose another with --listen", args.listen))
+}
+
+/// Closes the log.
+pub(crate) type Close = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// Serves what an engine counts.
+pub(crate) fn serve(
+    args: &ServeArgs,
+    engine: Arc<Engine>,
+    listener: TcpListener,
+    close: Close,
+    anchor: Option<Anchor>,
+) -> Result<Running, String> {
+    let folder = Folder(args.data.clone());
     let authority = args.token_key.as_ref().map(std::fs::read).transpose();
     let authority = authority.map_err(|e| format!("the token key cannot be read: {e}"))?;
-    let anchor = args.anchor.start(&folder, engine.audit())?;
     let anchors = anchor.as_ref().map(|anchor| {
         let status = anchor.watch();
         let now: Anchored = Box::new(move || status.borrow().public());
@@ -147,14 +180,10 @@ async fn start_on<L: Log>(
         engine: Arc::clone(&engine),
         anchors,
     });
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .map_err(|e| format!("{} cannot be listened on: {e}; choose another with --listen", args.listen))?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let (stop, stopped) = watch::channel(false);
     let connections = usize::try_from(args.connections).unwrap_or(usize::MAX);
     let serving = tokio::spawn(server::serve(listener, app, connections, stopped));
-    let close = Box::new(move || async move { log.close().await }.boxed());
     Ok(Running { address, engine, close, stop, serving, _lock: None, _anchor: anchor })
 }
 

@@ -18,6 +18,7 @@ use canvass_protocol::{definition, time};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
+use support::cluster::Cluster;
 use support::{Kafka, Server, add_key, eventually, get, log_key, run, verified};
 
 fn feed() -> Feed {
@@ -195,6 +196,27 @@ async fn the_night_is_the_same_on_kafka() {
     while replay.step().await.unwrap().is_some() {}
     server.stop();
     assert_eq!(on_kafka, digest(&journal.path().join("data")), "seed {seed}");
+}
+
+/// The same night through a cluster: every edge shows it as one process does, the past and the corrections as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_night_is_the_same_in_a_cluster() {
+    let feed = feed();
+    let cluster = Cluster::start(&definition::to_value(&feed.definition).to_string(), 1);
+    let client = cluster.gateways[0].client().bearer(&cluster.key);
+    let mut replay = Replay::start(&client, &feed, Pace::new(Pace::MAX)).await.unwrap();
+    while replay.step().await.unwrap().is_some() {}
+    for edge in &cluster.edges {
+        shows_exactly(&feed, feed.snapshots.last().unwrap(), &edge.address);
+        corrections_are_public(&feed, &edge.address);
+        past_is_shown_again(&feed, &edge.address);
+    }
+    let journal = tempfile::tempdir().unwrap();
+    let (server, client) = start(journal.path(), &feed, &[]);
+    let mut replay = Replay::start(&client, &feed, Pace::new(Pace::MAX)).await.unwrap();
+    while replay.step().await.unwrap().is_some() {}
+    server.stop();
+    assert_eq!(run(&["digest", "--kafka", &cluster.address]), digest(&journal.path().join("data")));
 }
 
 /// Replays the night and kills the server with `kill -9` while some of the snapshots are being sent. The replay

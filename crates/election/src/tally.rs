@@ -26,7 +26,7 @@ pub use voters::Cast;
 use voters::{Admission, Voters};
 
 /// What a record did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It changed the state like this.
     Counted(Delta),
@@ -42,7 +42,7 @@ pub enum Outcome {
 }
 
 /// A change of the state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delta {
     /// The election came to be.
     Defined,

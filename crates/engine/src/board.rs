@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use canvass_election::ids::ContestId;
+use canvass_election::ids::{ContestId, PartitionId, Timestamp};
 use canvass_election::results::ContestResults;
 use canvass_election::{Definition, Merge};
 use canvass_protocol::document::Stamp;
@@ -13,7 +13,9 @@ use canvass_protocol::stream::Seq;
 use tokio::sync::watch;
 
 use crate::clock::system_time;
-use crate::history::{self, At, Change, Limit, PartitionHistory, TimelinePoint, TimelineQuery};
+use crate::history::{
+    self, At, Change, Limit, PartitionHistory, SharedHistory, TimelinePoint, TimelineQuery, read,
+};
 use crate::partition::Partition;
 use crate::publications::{List, Past, Publication};
 
@@ -37,37 +39,78 @@ pub struct PublishedContest {
 
 pub(crate) struct Board {
     definition: Arc<Definition>,
-    partitions: Vec<Arc<Partition>>,
+    histories: BTreeMap<PartitionId, SharedHistory>,
     merge: Mutex<Merge>,
     publications: RwLock<Vec<Publication>>,
     list: Mutex<Option<List>>,
     published: watch::Sender<Arc<Published>>,
+    /// Told of whatever was taken in, also where it changed no contest.
+    heard: watch::Sender<()>,
 }
 
 impl Board {
-    /// Publishes the present state as the first of a new epoch.
+    /// A board on which nothing was published yet.
+    pub(crate) fn new(
+        definition: &Arc<Definition>,
+        histories: BTreeMap<PartitionId, SharedHistory>,
+        past: Past,
+        list: Option<List>,
+    ) -> Self {
+        let nothing = Published { seq: Seq::default(), contests: Vec::new() };
+        Board {
+            definition: Arc::clone(definition),
+            histories,
+            merge: Mutex::new(Merge::new(Arc::clone(definition))),
+            publications: RwLock::new(past.publications),
+            list: Mutex::new(list),
+            published: watch::Sender::new(Arc::new(nothing)),
+            heard: watch::Sender::default(),
+        }
+    }
+
+    /// Tells of whatever is taken in from another process.
+    pub(crate) fn heard(&self) -> &watch::Sender<()> {
+        &self.heard
+    }
+
+    /// Publishes the present state of these partitions as the first of a new epoch.
     pub(crate) fn start(
         definition: &Arc<Definition>,
-        partitions: Vec<Arc<Partition>>,
+        partitions: &[Arc<Partition>],
         past: Past,
         list: Option<List>,
     ) -> io::Result<Self> {
         // Later than any before, even if the list of publications was lost.
         let epoch = past.epoch.saturating_add(1).max(system_time().0 / 1000);
-        let nothing = Published { seq: Seq { epoch, seq: 0 }, contests: Vec::new() };
-        let board = Board {
-            definition: Arc::clone(definition),
-            partitions,
-            merge: Mutex::new(Merge::new(Arc::clone(definition))),
-            publications: RwLock::new(past.publications),
-            list: Mutex::new(list),
-            published: watch::Sender::new(Arc::new(nothing)),
-        };
-        let all = definition.contest_ids().map(|(id, _)| id).collect();
-        board.publish(all)?;
+        let histories = partitions.iter().map(|p| (p.id, p.shared_history())).collect();
+        let board = Self::new(definition, histories, past, list);
+        let mut merge = board.merge();
+        partitions.iter().for_each(|partition| drop(merge.merge(&partition.take_partial())));
+        board.begin(epoch, system_time(), merge)?;
         // The epoch is on disk before anybody sees it: no other run may take it.
         board.list().as_ref().map_or(Ok(()), List::sync)?;
         Ok(board)
+    }
+
+    /// Publishes every contest as the first of an epoch.
+    pub(crate) fn begin(
+        &self,
+        epoch: u64,
+        published: Timestamp,
+        merge: MutexGuard<'_, Merge>,
+    ) -> io::Result<()> {
+        let all = self.definition.contest_ids().map(|(id, _)| id).collect();
+        self.issue(merge, Seq { epoch, seq: 1 }, published, all)
+    }
+
+    /// What was merged so far; nothing is published while it is held.
+    pub(crate) fn merge(&self) -> MutexGuard<'_, Merge> {
+        self.merge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The history of a partition, for whoever writes it.
+    pub(crate) fn history(&self, partition: PartitionId) -> Option<&SharedHistory> {
+        self.histories.get(&partition)
     }
 
     fn list(&self) -> MutexGuard<'_, Option<List>> {
@@ -78,8 +121,13 @@ impl Board {
         self.published.subscribe()
     }
 
-    /// Publishes every `tick` what has changed, until told to stop.
-    pub(crate) async fn run(self: Arc<Self>, tick: Duration, mut stop: watch::Receiver<bool>) {
+    /// Publishes every `tick` what has changed in these partitions, until told to stop.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        partitions: Vec<Arc<Partition>>,
+        tick: Duration,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut ticks = tokio::time::interval(tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut failing = false;
@@ -88,7 +136,7 @@ impl Board {
                 _ = stop.wait_for(|stop| *stop) => break,
                 _ = ticks.tick() => {}
             }
-            let published = self.publish(Vec::new());
+            let published = self.publish(&partitions);
             // Said once: a full disk refuses every line.
             if let (Err(error), false) = (&published, failing) {
                 tracing::error!(%error, "the list of publications cannot be written; results are published all the same");
@@ -97,17 +145,29 @@ impl Board {
         }
     }
 
-    /// Merges what is new and publishes it, with `also` as if they had changed. Publishes nothing where nothing has.
-    pub(crate) fn publish(&self, also: Vec<ContestId>) -> io::Result<()> {
-        let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = also;
-        for partition in &self.partitions {
+    /// Merges what is new and publishes it. Publishes nothing where nothing has changed.
+    pub(crate) fn publish(&self, partitions: &[Arc<Partition>]) -> io::Result<()> {
+        let mut merge = self.merge();
+        let mut changed = Vec::new();
+        for partition in partitions {
             changed.extend(merge.merge(&partition.take_partial()));
         }
         // Half a batch is nothing that the log says; the engine is about to end.
-        if self.partitions.iter().any(|partition| partition.is_broken()) {
+        if partitions.iter().any(|partition| partition.is_broken()) {
             return Ok(());
         }
+        let Seq { epoch, seq } = self.published.borrow().seq;
+        self.issue(merge, Seq { epoch, seq: seq + 1 }, system_time(), changed)
+    }
+
+    /// Publishes what was merged under a number, unless no contest has changed.
+    pub(crate) fn issue(
+        &self,
+        merge: MutexGuard<'_, Merge>,
+        number: Seq,
+        published: Timestamp,
+        mut changed: Vec<ContestId>,
+    ) -> io::Result<()> {
         changed.sort_unstable();
         changed.dedup();
         if changed.is_empty() {
@@ -116,9 +176,9 @@ impl Board {
         let before = self.published.borrow().clone();
         let results = merge.results();
         let publication = Publication {
-            epoch: before.seq.epoch,
-            seq: before.seq.seq + 1,
-            published: system_time(),
+            epoch: number.epoch,
+            seq: number.seq,
+            published,
             time: results.time,
             watermark: results.watermark.clone(),
             contests: changed,
@@ -131,11 +191,11 @@ impl Board {
             };
             PublishedContest { stamp, results: Arc::clone(results) }
         });
-        let published = Published { seq: publication.number(), contests: contests.collect() };
+        let now = Published { seq: number, contests: contests.collect() };
         drop(merge);
         let written = self.list().as_mut().map_or(Ok(()), |list| list.add(&publication));
         self.publications.write().unwrap_or_else(PoisonError::into_inner).push(publication);
-        self.published.send_replace(Arc::new(published));
+        self.published.send_replace(Arc::new(now));
         written
     }
 
@@ -159,15 +219,15 @@ impl Board {
         };
         drop(publications);
         let mut merge = Merge::new(Arc::clone(&self.definition));
-        for partition in &self.partitions {
+        for (id, history) in &self.histories {
             let limit = match (at, &limits) {
                 (At::Time(time), _) => Limit::Time(time),
                 (At::Seq(_), limits) => {
-                    let end = limits.as_ref().and_then(|l| l.get(&partition.id)).copied();
+                    let end = limits.as_ref().and_then(|l| l.get(id)).copied();
                     Limit::End(end.unwrap_or_default())
                 }
             };
-            merge.merge(&partition.history().partial_at(partition.id, limit));
+            merge.merge(&read(history).partial_at(*id, limit));
         }
         let results = merge.results().contests.iter().cloned();
         let contests = stamps.into_iter().zip(results);
@@ -197,14 +257,13 @@ impl Board {
     }
 
     pub(crate) fn timeline(&self, query: &TimelineQuery<'_>) -> Vec<TimelinePoint> {
-        let each =
-            |f: &mut dyn FnMut(&PartitionHistory)| self.partitions.iter().for_each(|p| f(&p.history()));
+        let each = |f: &mut dyn FnMut(&PartitionHistory)| self.histories.values().for_each(|h| f(&read(h)));
         history::timeline(each, query)
     }
 
     pub(crate) fn for_each_change(&self, mut f: impl FnMut(&Change)) {
-        for partition in &self.partitions {
-            partition.history().changes.iter().for_each(&mut f);
+        for history in self.histories.values() {
+            read(history).changes.iter().for_each(&mut f);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! the log and on the list of publications only, so a history rebuilt from them is the same history.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use canvass_election::definition::CountItemType;
 use canvass_election::event::{Actor, Cell, Counts, Event, Record};
@@ -116,6 +117,19 @@ pub struct Change {
     pub reason: Option<String>,
     /// The key that acted.
     pub actor: Actor,
+}
+
+/// A history that one task writes and others read.
+pub(crate) type SharedHistory = Arc<RwLock<PartitionHistory>>;
+
+/// Reads a history; whoever writes it waits.
+pub(crate) fn read(history: &SharedHistory) -> RwLockReadGuard<'_, PartitionHistory> {
+    history.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a history; whoever reads it waits.
+pub(crate) fn write(history: &SharedHistory) -> RwLockWriteGuard<'_, PartitionHistory> {
+    history.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The history of one partition.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use canvass_election::Outcome;
-use canvass_election::ids::{PartitionId, RecordId, Timestamp};
+use canvass_election::ids::{Offset, PartitionId, RecordId, Timestamp, Topic};
 use canvass_log::{AppendError, Batch, Log};
 use canvass_protocol::record::{BatchBuilder, Drafts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -29,8 +30,17 @@ pub struct Verdict {
     pub record: RecordId,
     /// The time it got.
     pub time: Timestamp,
-    /// What it did.
-    pub outcome: Outcome,
+    /// What it did; nothing where that is not known yet, since another process folds it.
+    pub outcome: Option<Outcome>,
+}
+
+/// What is waited for before a submission is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// That it is durable. Where it is folded in this process, it is known what it did as well.
+    Recorded,
+    /// That it is known what it did, for a while at least.
+    Judged,
 }
 
 /// Why nothing was recorded.
@@ -42,6 +52,9 @@ pub enum IngestError {
     /// The log cannot be written at the moment.
     #[error("{0}")]
     Log(String),
+    /// Nothing is taken in here.
+    #[error("this process takes no votes and no returns")]
+    NoGateway,
     /// The engine stops; whether the records are in the log is open, and a retry will tell.
     #[error("the service is stopping")]
     Stopping,
@@ -81,6 +94,7 @@ impl Drop for Reply {
 
 struct Submission {
     drafts: Drafts,
+    until: Until,
     /// The place its bytes take in the queue.
     _room: OwnedSemaphorePermit,
     reply: Reply,
@@ -99,13 +113,15 @@ struct Queue {
 }
 
 impl Ingest {
-    /// The way in, and the batchers that are to run behind it until told to stop.
+    /// The way in, and the batchers that are to run behind it until told to stop. `votes_elsewhere`: other processes
+    /// fold the votes, and tell what they did on the exchange.
     pub(crate) fn new<L: Log>(
         log: &Arc<L>,
         clock: &Arc<Clock>,
         partitions: Vec<PartitionId>,
         waiting: &Arc<Waiting>,
         stop: &watch::Receiver<bool>,
+        votes_elsewhere: bool,
     ) -> (Self, Vec<impl Future<Output = ()> + Send + use<L>>) {
         let mut queues = BTreeMap::new();
         let mut batchers = Vec::new();
@@ -114,16 +130,22 @@ impl Ingest {
             let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
             queues.insert(partition, Queue { sender, room });
             let (log, clock) = (Arc::clone(log), Arc::clone(clock));
-            let batcher = Batcher { partition, log, clock, waiting: Arc::clone(waiting) };
+            let elsewhere = votes_elsewhere && partition.topic == Topic::Votes;
+            let batcher = Batcher { partition, elsewhere, log, clock, waiting: Arc::clone(waiting) };
             batchers.push(batcher.run(receiver, stop.clone()));
         }
         (Ingest { queues }, batchers)
     }
 
+    /// No way in.
+    pub(crate) fn closed() -> Self {
+        Ingest { queues: BTreeMap::new() }
+    }
+
     /// Records `drafts` in one partition, in order and in one batch, and waits for what they did.
-    pub async fn submit(&self, partition: PartitionId, drafts: Drafts) -> Answer {
+    pub async fn submit(&self, partition: PartitionId, drafts: Drafts, until: Until) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.submit_then(partition, drafts, move |answer| {
+        self.submit_then(partition, drafts, until, move |answer| {
             // Whoever hung up can ask again with the same key.
             let _ = reply.send(answer);
         });
@@ -136,15 +158,16 @@ impl Ingest {
         &self,
         partition: PartitionId,
         drafts: Drafts,
+        until: Until,
         then: impl FnOnce(Answer) + Send + 'static,
     ) {
         let reply = Reply(Some(Box::new(then)));
-        let Some(queue) = self.queues.get(&partition) else { return };
+        let Some(queue) = self.queues.get(&partition) else { return reply.send(Err(IngestError::NoGateway)) };
         let bytes = u32::try_from(drafts.size()).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES);
         let Ok(room) = Arc::clone(&queue.room).try_acquire_many_owned(bytes) else {
             return reply.send(Err(IngestError::Overloaded));
         };
-        match queue.sender.try_send(Submission { drafts, _room: room, reply }) {
+        match queue.sender.try_send(Submission { drafts, until, _room: room, reply }) {
             // A closed queue drops the reply, which says so.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
             Err(mpsc::error::TrySendError::Full(back)) => back.reply.send(Err(IngestError::Overloaded)),
@@ -161,7 +184,24 @@ pub(crate) struct Waiting {
 
 struct Waiter {
     records: u32,
-    reply: Reply,
+    until: Until,
+    /// None once it was told.
+    reply: Option<Reply>,
+}
+
+/// Marks the tag of a batch about which somebody waits to hear from another process.
+pub(crate) const WANTED: u64 = 1 << 63;
+
+/// How long whoever wants to know what a record did waits for another process to tell, before they are told that it
+/// is recorded.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a batch stands, and the time of its records.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    partition: PartitionId,
+    offset: Offset,
+    time: Timestamp,
 }
 
 impl Waiting {
@@ -179,8 +219,8 @@ impl Waiting {
     }
 
     /// The tag for a batch of these waiters; none, and they are told, where nobody answers any more.
-    fn register(&self, waiters: Vec<Waiter>) -> Option<u64> {
-        let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
+    fn register(&self, waiters: Vec<Waiter>, wanted: bool) -> Option<u64> {
+        let tag = self.next_tag.fetch_add(1, Ordering::Relaxed) & !WANTED | if wanted { WANTED } else { 0 };
         self.batches().as_mut()?.insert(tag, waiters);
         Some(tag)
     }
@@ -213,19 +253,51 @@ impl Waiting {
             } else {
                 verdicts.by_ref().take(records).collect()
             };
-            waiter.reply.send(Ok(Judged { verdicts: own, receipts: receipts.cloned() }));
+            if let Some(reply) = waiter.reply {
+                reply.send(Ok(Judged { verdicts: own, receipts: receipts.cloned() }));
+            }
+        }
+    }
+
+    /// Tells those who wait for no more than that the batch is stored; and all others as well, where nobody will
+    /// tell them more.
+    fn stored(&self, tag: u64, stored: Stored, all: bool) {
+        let mut batches = self.batches();
+        let Some(waiters) = batches.as_mut().and_then(|batches| batches.get_mut(&tag)) else { return };
+        let mut told = Vec::new();
+        let mut position = 0;
+        for waiter in waiters.iter_mut() {
+            let positions = position..position + waiter.records;
+            position = positions.end;
+            if all || waiter.until == Until::Recorded {
+                told.extend(waiter.reply.take().map(|reply| (reply, positions)));
+            }
+        }
+        if waiters.iter().all(|waiter| waiter.reply.is_none()) {
+            batches.as_mut().map(|batches| batches.remove(&tag));
+        }
+        drop(batches);
+        let Stored { partition, offset, time } = stored;
+        for (reply, positions) in told {
+            let record = |position| RecordId { partition, offset, position };
+            let verdict = |position| Verdict { record: record(position), time, outcome: None };
+            reply.send(Ok(Judged { verdicts: positions.map(verdict).collect(), receipts: None }));
         }
     }
 
     fn refuse(&self, tag: u64, error: &IngestError) {
         for waiter in self.take(tag).into_iter().flatten() {
-            waiter.reply.send(Err(error.clone()));
+            if let Some(reply) = waiter.reply {
+                reply.send(Err(error.clone()));
+            }
         }
     }
 }
 
 struct Batcher<L> {
     partition: PartitionId,
+    /// Another process folds it.
+    elsewhere: bool,
     log: Arc<L>,
     clock: Arc<Clock>,
     waiting: Arc<Waiting>,
@@ -249,7 +321,8 @@ impl<L: Log> Batcher<L> {
                 let count = submission.drafts.count();
                 records += count;
                 bytes += submission.drafts.size();
-                waiters.push(Waiter { records: count, reply: submission.reply });
+                let (until, reply) = (submission.until, Some(submission.reply));
+                waiters.push(Waiter { records: count, until, reply });
                 drafts.push(submission.drafts);
                 records < BATCH_RECORDS && bytes < BATCH_BYTES
             };
@@ -265,11 +338,24 @@ impl<L: Log> Batcher<L> {
     }
 
     async fn append(&self, drafts: Vec<Drafts>, waiters: Vec<Waiter>) {
-        let Some(tag) = self.waiting.register(waiters) else { return };
-        let mut builder = BatchBuilder::new(tag, self.clock.stamp());
+        let wanted = self.elsewhere && waiters.iter().any(|waiter| waiter.until == Until::Judged);
+        let Some(tag) = self.waiting.register(waiters, wanted) else { return };
+        let time = self.clock.stamp();
+        let mut builder = BatchBuilder::new(tag, time);
         drafts.iter().for_each(|draft| builder.push(draft));
         let (count, bytes) = builder.finish();
         match self.log.append(self.partition, Batch { count, bytes }).await {
+            Ok(offset) if self.elsewhere => {
+                let stored = Stored { partition: self.partition, offset, time };
+                self.waiting.stored(tag, stored, !wanted);
+                if wanted {
+                    let waiting = Arc::clone(&self.waiting);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(PATIENCE).await;
+                        waiting.stored(tag, stored, true);
+                    });
+                }
+            }
             // The worker of this partition reads the batch, folds it and answers.
             Ok(_) => {}
             Err(AppendError::Full(_)) => self.waiting.refuse(tag, &IngestError::Overloaded),

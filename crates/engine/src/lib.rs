@@ -13,6 +13,7 @@
 mod audit;
 mod board;
 mod clock;
+mod cluster;
 mod history;
 mod ingest;
 mod partition;
@@ -36,13 +37,15 @@ use tokio::task::JoinHandle;
 pub use audit::{Audit, AuditError, AuditOptions, Receipts, Shown, WitnessOptions};
 pub use board::{Published, PublishedContest};
 pub use clock::Clock;
+pub use cluster::{ClusterOptions, Roles};
 pub use history::{At, Change, ChangeKind, TimelinePoint, changes_of};
-pub use ingest::{Answer, Ingest, IngestError, Judged, Verdict};
+pub use ingest::{Answer, Ingest, IngestError, Judged, Until, Verdict};
 pub use partition::Progress;
 pub use secret::{Secret, votes_partition};
 pub use start::{Options, StartError, stored_definition};
 
 use board::Board;
+use cluster::Owned;
 use ingest::Waiting;
 use partition::Partition;
 
@@ -54,13 +57,21 @@ pub struct Engine {
     definition: Arc<Definition>,
     clock: Arc<Clock>,
     ingest: Ingest,
+    /// Those that are folded here for as long as the engine runs.
     partitions: BTreeMap<PartitionId, Arc<Partition>>,
+    /// Those that are folded here because this process is their tally at the moment.
+    owned: Owned,
     board: Arc<Board>,
     lookup: Lookup,
     audit: Option<Arc<Audit>>,
     failed: watch::Receiver<Option<String>>,
     stop: tokio::sync::Mutex<Stop>,
 }
+
+/// Another process of the cluster knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("another process of the cluster knows it")]
+pub struct Elsewhere;
 
 /// The engine's tasks, in the order in which they end.
 struct Stop {
@@ -108,9 +119,13 @@ impl Engine {
     }
 
     /// What a voter has cast, by the partition their nullifier belongs to.
-    pub fn cast(&self, nullifier: &Nullifier) -> Option<Cast> {
-        let partition = self.partitions.get(&self.votes_partition(nullifier))?;
-        partition.tally().cast(nullifier)
+    ///
+    /// # Errors
+    /// If another process folds that partition.
+    pub fn cast(&self, nullifier: &Nullifier) -> Result<Option<Cast>, Elsewhere> {
+        let id = self.votes_partition(nullifier);
+        let partition = self.partitions.get(&id).cloned().or_else(|| self.owned.get(id));
+        Ok(partition.ok_or(Elsewhere)?.tally().cast(nullifier))
     }
 
     /// The partition in which the votes behind a nullifier are counted.
@@ -131,7 +146,7 @@ impl Engine {
 
     /// A record of the log; none where there is no such record.
     pub async fn record(&self, record: RecordId) -> Result<Option<Record>, String> {
-        if !self.partitions.contains_key(&record.partition) {
+        if self.definition.partition_ids().all(|id| id != record.partition) {
             return Ok(None);
         }
         (self.lookup)(record).await

@@ -18,8 +18,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::audit::Promises;
-use crate::history::{PartitionHistory, changes_of, step_of};
-use crate::ingest::{Verdict, Waiting};
+use crate::cluster::{Audience, Flush};
+use crate::history::{self, Change, PartitionHistory, SharedHistory, changes_of, step_of};
+use crate::ingest::Verdict;
 use crate::snapshot::{self, Snapshot};
 
 /// Records after which a partition writes a new snapshot while it runs; few enough in tests that some do.
@@ -64,9 +65,11 @@ pub(crate) struct Partition {
     last: AtomicU32,
     /// The tally holds half of a batch, which cannot be decoded.
     broken: AtomicBool,
-    history: RwLock<PartitionHistory>,
+    history: SharedHistory,
     /// What has changed since the board last looked.
     pending: Mutex<Pending>,
+    /// What goes to the board of another process, where there is one.
+    outgoing: Option<Mutex<Outgoing>>,
     /// Offsets at which a publication stood, still ahead: the history keeps a value there.
     marks: Mutex<Vec<Offset>>,
     records: AtomicU64,
@@ -80,6 +83,14 @@ struct Pending {
     time: Timestamp,
     cells: BTreeMap<Cell, CellValue>,
     contests: BTreeMap<ContestId, ContestState>,
+}
+
+/// What has been kept since the last flush: every value in its order.
+struct Outgoing {
+    /// What stands before this offset was published by somebody else.
+    since: Offset,
+    partials: Vec<Partial>,
+    changes: Vec<Change>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,11 +119,37 @@ impl Partition {
             tally: Mutex::new(tally),
             last: AtomicU32::new(last),
             broken: AtomicBool::new(false),
-            history: RwLock::new(history),
+            history: Arc::new(RwLock::new(history)),
+            outgoing: None,
             pending: Mutex::new(pending),
             marks: Mutex::new(marks),
             records: AtomicU64::new(0),
         }
+    }
+
+    /// A partition that is folded from its first record on for the board of another process, which knows it up to
+    /// an offset already.
+    pub(crate) fn outgoing(id: PartitionId, since: Offset) -> Self {
+        let outgoing = Outgoing { since, partials: Vec::new(), changes: Vec::new() };
+        Partition { outgoing: Some(Mutex::new(outgoing)), ..Partition::new(id, None, Vec::new()) }
+    }
+
+    /// What has come since the last flush, for the board of another process.
+    pub(crate) fn take_flush(&self) -> Flush {
+        let mut tally = self.tally();
+        self.keep(&mut tally);
+        let (partials, changes) = match &self.outgoing {
+            Some(outgoing) => {
+                let mut outgoing = lock(outgoing);
+                (std::mem::take(&mut outgoing.partials), std::mem::take(&mut outgoing.changes))
+            }
+            None => (Vec::new(), Vec::new()),
+        };
+        Flush { partition: self.id, end: tally.end(), time: tally.time(), partials, changes }
+    }
+
+    pub(crate) fn shared_history(&self) -> SharedHistory {
+        Arc::clone(&self.history)
     }
 
     pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -120,7 +157,7 @@ impl Partition {
     }
 
     pub(crate) fn history(&self) -> RwLockReadGuard<'_, PartitionHistory> {
-        self.history.read().unwrap_or_else(PoisonError::into_inner)
+        history::read(&self.history)
     }
 
     /// Whether the tally is no prefix of the log: a fold ended in the middle of a batch.
@@ -157,7 +194,12 @@ impl Partition {
     fn keep(&self, tally: &mut Tally) {
         let partial = tally.take_partial();
         if !partial.cells.is_empty() || !partial.contests.is_empty() {
-            self.history.write().unwrap_or_else(PoisonError::into_inner).keep(&partial);
+            history::write(&self.history).keep(&partial);
+            if let Some(mut outgoing) = self.outgoing.as_ref().map(lock)
+                && partial.end > outgoing.since
+            {
+                outgoing.partials.push(partial.clone());
+            }
         }
         let mut pending = lock(&self.pending);
         pending.end = partial.end;
@@ -167,12 +209,12 @@ impl Partition {
     }
 
     /// Folds one batch. Verdicts are worked out only for a batch that somebody waits for.
-    fn fold(&self, entry: &Entry, waiting: &Waiting, promises: Option<&Promises>) -> Result<(), String> {
+    fn fold(&self, entry: &Entry, audience: &Audience, promises: Option<&Promises>) -> Result<(), String> {
         let undecodable = |e| format!("{}, batch {}: {e}", entry.partition, entry.offset);
         let reader = BatchReader::new(&entry.batch.bytes).map_err(undecodable)?;
         let tag = reader.tag;
         let count = usize::try_from(entry.batch.count).unwrap_or(0);
-        let mut verdicts = waiting.waits(tag).then(|| Vec::with_capacity(count));
+        let mut verdicts = audience.waits(entry, tag).then(|| Vec::with_capacity(count));
         let mut tally = self.tally();
         let mut marks = lock(&self.marks);
         // Before the batch, not after the last one: a snapshot may stand at a mark and not have kept it.
@@ -191,7 +233,7 @@ impl Partition {
         self.end.send_replace(entry.offset.next());
         if let Some(verdicts) = verdicts {
             let receipts = promises.map(|promises| promises.of(entry));
-            waiting.answer(tag, verdicts, receipts.as_ref());
+            audience.answer(entry, tag, verdicts, receipts.as_ref());
         }
         Ok(())
     }
@@ -212,6 +254,7 @@ impl Partition {
             let outcome = tally.apply(&record);
             self.note_changes(tally, &record, &outcome);
             if let Some(verdicts) = verdicts.as_mut() {
+                let outcome = Some(outcome);
                 verdicts.push(Verdict { record: record.id, time: record.time, outcome });
             }
         }
@@ -227,9 +270,15 @@ impl Partition {
             contest.map_or(UnitId(0), |c| c.unit)
         };
         let changes = changes_of(contest_unit, record, outcome);
-        if !changes.is_empty() {
-            self.history.write().unwrap_or_else(PoisonError::into_inner).changes.extend(changes);
+        if changes.is_empty() {
+            return;
         }
+        if let Some(mut outgoing) = self.outgoing.as_ref().map(lock)
+            && record.id.offset >= outgoing.since
+        {
+            outgoing.changes.extend(changes.iter().cloned());
+        }
+        history::write(&self.history).changes.extend(changes);
     }
 
     /// Reads and folds; `promises` makes receipts. Told to stop, it folds what the log holds by then and writes a
@@ -237,7 +286,7 @@ impl Partition {
     pub(crate) async fn run<L: Log>(
         self: Arc<Self>,
         log: Arc<L>,
-        waiting: Arc<Waiting>,
+        audience: Audience,
         snapshots: Option<Arc<Snapshots>>,
         promises: Option<Promises>,
         mut stop: watch::Receiver<bool>,
@@ -260,7 +309,7 @@ impl Partition {
                 entry = entries.next() => entry,
             };
             match entry {
-                Some(Ok(entry)) => self.fold(&entry, &waiting, promises.as_ref())?,
+                Some(Ok(entry)) => self.fold(&entry, &audience, promises.as_ref())?,
                 Some(Err(ReadError::Io(error))) if failures < READ_RETRIES => {
                     tracing::warn!(partition = %self.id, %error, "the log cannot be read; trying again");
                     failures += 1;

@@ -31,6 +31,11 @@ impl Secret {
         RequestId(self.hash("request", &[scope, key.as_bytes()]))
     }
 
+    /// What the secret is known by: it stands in the log's first record, and tells nothing else of it.
+    pub fn sign(&self) -> RequestId {
+        RequestId(self.hash("secret", &[]))
+    }
+
     /// The id of a request that has no key: the same voter with the same choices is the same request.
     pub fn request_of_choices(&self, nullifier: &Nullifier, choices: &Choices) -> RequestId {
         let bytes: SmallVec<[u8; 16]> = choices.iter().flat_map(|choice| choice.0.to_le_bytes()).collect();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use canvass_election::event::Event;
 use canvass_election::ids::{Offset, PartitionId, RecordId, RequestId};
 use canvass_election::{Definition, Record};
+use canvass_log::kafka::KafkaOpenError;
 use canvass_log::{AppendError, Batch, Entry, Log, ReadError};
 use canvass_protocol::record::{BatchBuilder, BatchReader, DecodeError, Drafts, decode};
 use futures_util::FutureExt;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Audit, AuditError, AuditOptions, Promises, Recent, partition_key};
 use crate::board::Board;
 use crate::clock::{Clock, system_time};
+use crate::cluster::{Audience, Owned};
 use crate::ingest::{Ingest, Waiting};
 use crate::partition::{Partition, Snapshots};
 use crate::publications::{List, Past};
@@ -33,6 +35,8 @@ pub struct Options {
     pub tick: Duration,
     /// How the log is to be published, where it is; the trees lie in the folder.
     pub audit: Option<AuditOptions>,
+    /// What the voters' secret is known by: see [`crate::Secret::sign`].
+    pub secret: Option<RequestId>,
 }
 
 /// Why an engine cannot start.
@@ -43,6 +47,12 @@ pub enum StartError {
         "the log belongs to another definition: {0}. Start without a definition to go on counting, or use an empty folder"
     )]
     OtherDefinition(String),
+    /// Voters would get other pseudonyms than those in the log.
+    #[error(
+        "the log was begun with another voters.secret than this data folder's, and every voter could vote again; copy \
+         the file from where the log was begun"
+    )]
+    OtherSecret,
     /// The number of partitions differs.
     #[error(
         "the log was begun with {there} partitions of votes and returns, the definition has {given}; a change would \
@@ -69,6 +79,9 @@ pub enum StartError {
     /// The log cannot be published.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The groups of the cluster cannot be joined.
+    #[error(transparent)]
+    Join(#[from] KafkaOpenError),
     /// The engine's own files cannot be read or written.
     #[error("the data folder cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -76,9 +89,16 @@ pub enum StartError {
 
 /// The definition that a log begins with, if it has one.
 pub async fn stored_definition<L: Log>(log: &L) -> Result<Option<Definition>, StartError> {
+    Ok(first_record(log).await?.map(|(definition, _)| definition))
+}
+
+/// The definition and the request of the first record.
+async fn first_record<L: Log>(log: &L) -> Result<Option<(Definition, RequestId)>, StartError> {
     let Some(entry) = log.entry(PartitionId::CONTROL, Offset(0)).await? else { return Ok(None) };
-    match record_of(&entry, 0).map_err(|e| StartError::Decode(e.to_string()))?.map(|r| r.event) {
-        Some(Event::ElectionDefined(definition)) => Ok(Some(definition)),
+    match record_of(&entry, 0).map_err(|e| StartError::Decode(e.to_string()))? {
+        Some(Record { event: Event::ElectionDefined(definition), request, .. }) => {
+            Ok(Some((definition, request)))
+        }
         _ => Err(StartError::Decode("the log does not begin with a definition".to_owned())),
     }
 }
@@ -90,18 +110,27 @@ fn record_of(entry: &Entry, position: u32) -> Result<Option<Record>, DecodeError
     bytes.map(|bytes| decode(id, bytes?)).transpose()
 }
 
-/// Settles which election is counted, and writes it as the first record of every partition that is empty.
-async fn define<L: Log>(log: &L, given: Option<Definition>) -> Result<Definition, StartError> {
-    let definition = match (stored_definition(log).await?, given) {
+/// Settles which election is counted, and writes it as the first record of every partition that is empty, under a
+/// request that tells the voters' secret. A log that was begun without is taken on trust.
+pub(crate) async fn define<L: Log>(
+    log: &L,
+    given: Option<Definition>,
+    secret: Option<RequestId>,
+) -> Result<Definition, StartError> {
+    const UNKNOWN: RequestId = RequestId([0; 16]);
+    let definition = match (first_record(log).await?, given) {
         (None, None) => return Err(StartError::NoDefinition),
         (None, Some(given)) => given,
-        (Some(stored), None) => stored,
-        (Some(stored), Some(given)) => {
+        (Some((_, begun)), _) if begun != UNKNOWN && secret.is_some_and(|secret| secret != begun) => {
+            return Err(StartError::OtherSecret);
+        }
+        (Some((stored, _)), None) => stored,
+        (Some((stored, _)), Some(given)) => {
             compare(&stored, &given)?;
             stored
         }
     };
-    let draft = Drafts::one(RequestId([0; 16]), &Event::ElectionDefined(definition.clone()));
+    let draft = Drafts::one(secret.unwrap_or(UNKNOWN), &Event::ElectionDefined(definition.clone()));
     for partition in definition.partition_ids() {
         if log.end(partition).await? == Offset(0) {
             let mut builder = BatchBuilder::new(0, system_time());
@@ -130,15 +159,18 @@ fn compare(stored: &Definition, given: &Definition) -> Result<(), StartError> {
 
 /// What every task of an engine has: when one of them fails, all of it does.
 #[derive(Clone)]
-struct Tasks {
-    waiting: Arc<Waiting>,
-    fail: watch::Sender<Option<String>>,
+pub(crate) struct Tasks {
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) fail: watch::Sender<Option<String>>,
 }
 
 impl Tasks {
     /// Runs a task that ends with the engine only. If it fails or panics the engine has failed, and nobody is left
     /// waiting for an answer.
-    fn spawn(&self, task: impl Future<Output = Result<(), String>> + Send + 'static) -> JoinHandle<()> {
+    pub(crate) fn spawn(
+        &self,
+        task: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) -> JoinHandle<()> {
         let Tasks { waiting, fail } = self.clone();
         tokio::spawn(async move {
             let ended = AssertUnwindSafe(task).catch_unwind().await;
@@ -159,7 +191,7 @@ impl Engine {
         definition: Option<Definition>,
         options: Options,
     ) -> Result<Engine, StartError> {
-        let definition = Arc::new(define(&*log, definition).await?);
+        let definition = Arc::new(define(&*log, definition, options.secret).await?);
         if let Some(folder) = &options.folder {
             std::fs::create_dir_all(folder)?;
         }
@@ -187,20 +219,20 @@ impl Engine {
         let recent = Recent::default();
         let mut folding = Vec::new();
         for partition in partitions.values() {
-            let (log, waiting) = (Arc::clone(&log), Arc::clone(&waiting));
+            let (log, audience) = (Arc::clone(&log), Audience::Here(Arc::clone(&waiting)));
             let signing = audit.as_ref().filter(|(_, audit)| audit.promises);
             let promises = signing.map(|(_, audit)| Promises {
                 key: Arc::new(partition_key(&audit.key, partition.id)),
                 recent: recent.clone(),
             });
-            let run = Arc::clone(partition).run(log, waiting, snapshots.clone(), promises, stopped.clone());
+            let run = Arc::clone(partition).run(log, audience, snapshots.clone(), promises, stopped.clone());
             folding.push(tasks.spawn(run));
         }
         recovered(&partitions, &ends, failed.clone()).await.map_err(StartError::Decode)?;
         partitions.values().for_each(|p| clock.recorded(p.tally().time()));
-        let board = Board::start(&definition, partitions.values().cloned().collect(), past, list)?;
-        let board = Arc::new(board);
-        folding.push(tasks.spawn(Arc::clone(&board).run(options.tick, stopped.clone()).map(Ok)));
+        let all: Vec<_> = partitions.values().cloned().collect();
+        let board = Arc::new(Board::start(&definition, &all, past, list)?);
+        folding.push(tasks.spawn(Arc::clone(&board).run(all, options.tick, stopped.clone()).map(Ok)));
         let ids: Vec<_> = definition.partition_ids().collect();
         let audit = match audit {
             Some((folder, options)) => {
@@ -214,12 +246,13 @@ impl Engine {
             }
             None => None,
         };
-        let (ingest, batchers) = Ingest::new(&log, &clock, ids, &waiting, &taking_stopped);
+        let (ingest, batchers) = Ingest::new(&log, &clock, ids, &waiting, &taking_stopped, false);
         let taking = batchers.into_iter().map(|batcher| tasks.spawn(batcher.map(Ok))).collect();
         let lookup = move |record| look_up(Arc::clone(&log), record).boxed();
         let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
         let (lookup, stop) = (Box::new(lookup), tokio::sync::Mutex::new(stop));
-        Ok(Engine { definition, clock, ingest, partitions, board, lookup, audit, failed, stop })
+        let owned = Owned::default();
+        Ok(Engine { definition, clock, ingest, partitions, owned, board, lookup, audit, failed, stop })
     }
 }
 
@@ -250,7 +283,7 @@ async fn load<L: Log>(
 }
 
 /// Waits until every partition has folded what was in the log at the start.
-async fn recovered(
+pub(crate) async fn recovered(
     partitions: &BTreeMap<PartitionId, Arc<Partition>>,
     ends: &BTreeMap<PartitionId, Offset>,
     mut failed: watch::Receiver<Option<String>>,
@@ -266,7 +299,7 @@ async fn recovered(
     Ok(())
 }
 
-async fn look_up<L: Log>(log: Arc<L>, record: RecordId) -> Result<Option<Record>, String> {
+pub(crate) async fn look_up<L: Log>(log: Arc<L>, record: RecordId) -> Result<Option<Record>, String> {
     let entry = log.entry(record.partition, record.offset).await.map_err(|e| e.to_string())?;
     entry.map_or(Ok(None), |entry| record_of(&entry, record.position).map_err(|e| e.to_string()))
 }

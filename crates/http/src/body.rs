@@ -80,6 +80,15 @@ pub(crate) fn prefers_minimal<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -
     wishes.any(|wish| wish.trim_ascii().eq_ignore_ascii_case(b"return=minimal"))
 }
 
+/// Whether the values of `Prefer` headers ask to wait until it is known what a record did (RFC 7240).
+pub(crate) fn prefers_wait<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    let mut wishes = headers.into_iter().flat_map(|header| header.split(|byte| *byte == b','));
+    wishes.any(|wish| {
+        let name = wish.split(|byte| *byte == b'=').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"wait")
+    })
+}
+
 /// The idempotency key in the bytes of its header.
 pub(crate) fn key_of(header: &[u8]) -> Result<&str, Problem> {
     let text =

@@ -16,10 +16,10 @@ impl Confirmation {
     }
 
     /// Writes the members of an `Accepted` that is counted, without the braces around them.
+    /// `known`: what the record did is known, and that it counts.
     pub(crate) fn write(
         &mut self,
-        record: RecordId,
-        time: Timestamp,
+        (record, time, known): (RecordId, Timestamp, bool),
         receipts: Option<&BatchReceipts>,
         out: &mut Vec<u8>,
     ) {
@@ -42,7 +42,8 @@ impl Confirmation {
             out.extend_from_slice(br#"","promise":""#);
             receipts.write_json(record.position, out);
         }
-        out.extend_from_slice(br#""},"outcome":"counted""#);
+        let outcome: &[u8] = if known { br#""},"outcome":"counted""# } else { br#""},"outcome":"recorded""# };
+        out.extend_from_slice(outcome);
     }
 }
 
@@ -59,18 +60,21 @@ mod tests {
         let mut confirmation = Confirmation::new();
         let key = SecretKey::generate("count.example/votes/3").unwrap();
         let receipts = BatchReceipts::sign(&key, 9, 5, vec![record_hash(b"a"); 30]);
-        for (millis, receipts) in
-            [(0, None), (1_604_452_819_239, Some(&receipts)), (1_604_452_819_239, None), (5, Some(&receipts))]
-        {
+        for (millis, receipts, known) in [
+            (0, None, true),
+            (1_604_452_819_239, Some(&receipts), true),
+            (1_604_452_819_239, None, false),
+            (5, Some(&receipts), true),
+        ] {
             let record = RecordId { partition: PartitionId::votes(3), offset: Offset(millis), position: 17 };
             let time = Timestamp(millis);
             let mut written = vec![b'{'];
-            confirmation.write(record, time, receipts, &mut written);
+            confirmation.write((record, time, known), receipts, &mut written);
             written.push(b'}');
             let promise = receipts.and_then(|receipts| receipts.text(17));
             let accepted = Accepted {
                 receipt: Receipt { record, time, promise },
-                outcome: "counted".into(),
+                outcome: if known { "counted" } else { "recorded" }.into(),
                 held_because: None,
             };
             assert_eq!(String::from_utf8(written).unwrap(), serde_json::to_string(&accepted).unwrap());

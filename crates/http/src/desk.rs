@@ -14,7 +14,7 @@ use canvass_election::event::{
 };
 use canvass_election::ids::{PartitionId, RecordId, RequestId, Timestamp};
 use canvass_election::tally::{HoldReason, Outcome, Remembered};
-use canvass_engine::{Judged, Verdict};
+use canvass_engine::{Judged, Until, Verdict};
 use canvass_protocol::api::{
     self, ClockRequest, CorrectionRequest, ReasonRequest, RecountRequest, ReturnRequest,
 };
@@ -60,7 +60,7 @@ pub(crate) async fn record(
     event: Event,
 ) -> Result<Recorded, Problem> {
     let draft = Drafts::one(request, &event);
-    let mut judged = app.engine.ingest().submit(partition, draft).await.map_err(unrecorded)?;
+    let mut judged = app.engine.ingest().submit(partition, draft, Until::Judged).await.map_err(unrecorded)?;
     let verdict = judged.verdicts.pop().ok_or(Code::Internal)?;
     settle(app, (&verdict, &judged.receipts), &event).await
 }
@@ -71,6 +71,8 @@ async fn settle(
     event: &Event,
 ) -> Result<Recorded, Problem> {
     let Verdict { record, time, outcome } = verdict;
+    // Returns are folded wherever they are taken in.
+    let outcome = outcome.as_ref().ok_or(Code::Internal)?;
     let (record, time, remembered, replayed) = match outcome {
         Outcome::Counted(_) => (*record, *time, Remembered::Counted, false),
         Outcome::Held(reason) => (*record, *time, Remembered::Held(*reason), false),
@@ -90,7 +92,7 @@ async fn settle(
         Remembered::Rejected(reason) => return Err(refusal_of(reason)),
     };
     let receipts = if replayed { receipts_again(app, record).await? } else { receipts.clone() };
-    Ok(Recorded { record, time, held, replayed, receipts })
+    Ok(Recorded { record, time, known: true, held, replayed, receipts })
 }
 
 /// A key with one of the roles, and its share of the rate.
@@ -232,7 +234,7 @@ async fn record_all(
     let mut answers: Vec<Option<Result<(Verdict, Receipts), Problem>>> =
         prepared.iter().map(|_| None).collect();
     for (partition, (lines, drafts)) in by_partition {
-        match app.engine.ingest().submit(partition, drafts).await {
+        match app.engine.ingest().submit(partition, drafts, Until::Judged).await {
             Ok(Judged { verdicts, receipts }) => {
                 let all = lines.into_iter().zip(verdicts);
                 all.for_each(|(i, verdict)| answers[i] = Some(Ok((verdict, receipts.clone()))));
@@ -420,7 +422,9 @@ async fn record_everywhere(app: &App, request: RequestId, event: Event) -> Resul
         }
     }
     let others = app.definition().partition_ids().filter(|p| *p != PartitionId::CONTROL);
-    let drafts = others.map(|partition| app.engine.ingest().submit(partition, Drafts::one(request, &event)));
+    let drafts = others.map(|partition| {
+        app.engine.ingest().submit(partition, Drafts::one(request, &event), Until::Recorded)
+    });
     futures_util::future::try_join_all(drafts).await.map_err(unrecorded)?;
     record(app, PartitionId::CONTROL, request, event).await
 }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use canvass_election::event::Vote;
 use canvass_election::ids::{ContestId, PartitionId};
-use canvass_engine::Judged;
+use canvass_engine::{Judged, Until};
 use canvass_protocol::api::{self, Accepted, VoteRequest};
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
@@ -36,13 +36,17 @@ pub(crate) async fn cast(
 ) -> Result<Recorded, Problem> {
     let selections = selections.iter().map(String::as_str);
     let prepared = prepare(app, &Moment::new(app), contest, voter, selections, key, false)?;
-    record(app, prepared).await
+    record(app, prepared, Until::Judged).await
 }
 
-async fn record(app: &App, Prepared { partition, request, vote }: Prepared) -> Result<Recorded, Problem> {
+async fn record(
+    app: &App,
+    Prepared { partition, request, vote }: Prepared,
+    until: Until,
+) -> Result<Recorded, Problem> {
     let mut drafts = Drafts::default();
     drafts.push_vote(request, &vote);
-    let mut judged = app.engine.ingest().submit(partition, drafts).await.map_err(unrecorded)?;
+    let mut judged = app.engine.ingest().submit(partition, drafts, until).await.map_err(unrecorded)?;
     let verdict = judged.verdicts.pop().ok_or(Code::Internal)?;
     settle(app, (&verdict, &judged.receipts), &vote).await
 }
@@ -70,9 +74,14 @@ pub(crate) async fn post_vote(
     let request: VoteRequest<'_> = api::read(&body)?;
     let key = body::idempotency_key(&headers)?.or(request.key.as_deref());
     let prepared = prepare_request(&app, &Moment::new(&app), &request, credential, key, trusted)?;
-    let mut recorded = record(&app, prepared).await?;
+    let mut recorded = record(&app, prepared, until(&headers)).await?;
     recorded.receipts.take_if(|_| prefers_minimal(&headers));
     recorded.answer()
+}
+
+fn until(headers: &HeaderMap) -> Until {
+    let wait = body::prefers_wait(headers.get_all("prefer").iter().map(HeaderValue::as_bytes));
+    if wait { Until::Judged } else { Until::Recorded }
 }
 
 fn prefers_minimal(headers: &HeaderMap) -> bool {
@@ -101,9 +110,9 @@ pub(crate) fn batch_answer(headers: &HeaderMap, results: &[Result<Recorded, Prob
         out.extend_from_slice(digits.format(status).as_bytes());
         out.push(b',');
         let said = match result {
-            Ok(Recorded { record, time, held: None, receipts, .. }) => {
+            Ok(Recorded { record, time, known, held: None, receipts, .. }) => {
                 let promises = receipts.as_ref().filter(|_| !minimal).and_then(|receipts| receipts.get());
-                confirmation.write(*record, *time, promises, &mut out);
+                confirmation.write((*record, *time, *known), promises, &mut out);
                 out.extend_from_slice(b"}\n");
                 continue;
             }
@@ -150,8 +159,8 @@ pub(crate) async fn post_votes(
         });
     }
     let submissions = by_partition.into_iter().map(|(partition, (drafts, votes))| {
-        let app = &app;
-        async move { (votes, app.engine.ingest().submit(partition, drafts).await) }
+        let (app, until) = (&app, until(&headers));
+        async move { (votes, app.engine.ingest().submit(partition, drafts, until).await) }
     });
     for (votes, answer) in futures_util::future::join_all(submissions).await {
         match answer {

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use canvass_election::event::Vote;
 use canvass_election::ids::PartitionId;
 use canvass_election::tally::Outcome;
-use canvass_engine::{Answer, Judged, Verdict};
+use canvass_engine::{Answer, Judged, Until, Verdict};
 use canvass_protocol::api;
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::record::Drafts;
@@ -461,7 +461,8 @@ impl Lane {
             let post = Arc::clone(&self.post);
             let number = self.load.submit(self.now);
             let then = move |answer| post.send(Message::Answered(number, tickets, answer));
-            self.app.engine.ingest().submit_then(PartitionId::votes(index), drafts, then);
+            let partition = PartitionId::votes(index);
+            self.app.engine.ingest().submit_then(partition, drafts, Until::Recorded, then);
         }
     }
 
@@ -480,15 +481,19 @@ impl Lane {
     }
 
     fn judged(&mut self, Ticket { place, vote, minimal }: Ticket, verdict: Verdict, receipts: &Receipts) {
+        let Verdict { record, time, .. } = verdict;
         match verdict.outcome {
-            Outcome::Counted(_) => {
-                let Verdict { record, time, .. } = verdict;
-                let receipts = receipts.clone().filter(|_| !minimal);
-                self.answer(place, Ready::Counted { record, time, replayed: false, receipts });
+            None => {
+                let known = false;
+                self.answer(place, Ready::Counted { record, time, known, replayed: false, receipts: None });
             }
-            Outcome::Rejected(reason) => self.refuse(place, refusal_of(reason), None),
+            Some(Outcome::Counted(_)) => {
+                let receipts = receipts.clone().filter(|_| !minimal);
+                self.answer(place, Ready::Counted { record, time, known: true, replayed: false, receipts });
+            }
+            Some(Outcome::Rejected(reason)) => self.refuse(place, refusal_of(reason), None),
             // Needs the log, for which a lane cannot wait.
-            Outcome::Duplicate { .. } | Outcome::Held(_) => {
+            Some(Outcome::Duplicate { .. } | Outcome::Held(_)) => {
                 let (app, post) = (Arc::clone(&self.app), Arc::clone(&self.post));
                 self.runtime.spawn(async move {
                     let mut settled = settle(&app, (&verdict, &None), &vote).await;
@@ -503,8 +508,8 @@ impl Lane {
 
     fn settled(&mut self, place: Place, result: Result<Recorded, Problem>) {
         match result {
-            Ok(Recorded { record, time, replayed, receipts, .. }) => {
-                self.answer(place, Ready::Counted { record, time, replayed, receipts });
+            Ok(Recorded { record, time, known, replayed, receipts, .. }) => {
+                self.answer(place, Ready::Counted { record, time, known, replayed, receipts });
             }
             Err(problem) => self.refuse(place, problem, None),
         }

@@ -297,7 +297,8 @@ pub(crate) async fn get_vote(
                 }
             }
         }
-        let Some(cast) = app.engine.cast(&app.secret.nullifier(&contest.id, &voter)) else { continue };
+        let cast = app.engine.cast(&app.secret.nullifier(&contest.id, &voter));
+        let Some(cast) = cast.map_err(|_| Code::NotHere)? else { continue };
         let selections: Vec<_> =
             cast.choices.iter().map(|c| contest.selections[c.index()].id.as_str()).collect();
         votes.push(json!({

@@ -33,6 +33,8 @@ pub(crate) enum Voter<'a> {
 pub(crate) struct Recorded {
     pub(crate) record: RecordId,
     pub(crate) time: Timestamp,
+    /// Whether it is known what it did.
+    pub(crate) known: bool,
     /// The rule it broke, if it waits for the desk.
     pub(crate) held: Option<HoldReason>,
     pub(crate) replayed: bool,
@@ -45,16 +47,25 @@ pub(crate) type Receipts = Option<Arc<canvass_engine::Receipts>>;
 
 impl Recorded {
     pub(crate) fn status(&self) -> u16 {
-        if self.replayed { 200 } else { 201 }
+        match (self.known, self.replayed) {
+            (false, _) => 202,
+            (true, false) => 201,
+            (true, true) => 200,
+        }
     }
 
     /// What is said of it, with its receipt whole.
     pub(crate) fn accepted(&self) -> Accepted {
-        let Recorded { record, time, held, .. } = *self;
+        let Recorded { record, time, known, held, .. } = *self;
+        let outcome = match held {
+            None if !known => "recorded",
+            None => "counted",
+            Some(_) => "held",
+        };
         let promise = self.receipts.as_ref().and_then(|receipts| receipts.get()?.text(record.position));
         Accepted {
             receipt: Receipt { record, time, promise },
-            outcome: if held.is_some() { "held" } else { "counted" }.into(),
+            outcome: outcome.into(),
             held_because: held.as_ref().map(held_because),
         }
     }
@@ -168,7 +179,7 @@ pub(crate) fn prepare<'a>(
 }
 
 /// Turns away who comes too early or too late, before the log is troubled. Who has voted may be retrying, and
-/// gets the answer of the fold.
+/// gets the answer of the fold, where this process knows of it.
 fn refuse_outside_window(
     app: &App,
     moment: &Moment,
@@ -184,7 +195,7 @@ fn refuse_outside_window(
     } else {
         return Ok(());
     };
-    if app.engine.cast(nullifier).is_some() { Ok(()) } else { Err(code.into()) }
+    if app.engine.cast(nullifier).is_ok_and(|cast| cast.is_some()) { Ok(()) } else { Err(code.into()) }
 }
 
 fn choices<'a>(
@@ -218,10 +229,14 @@ pub(crate) async fn settle(
     (verdict, receipts): (&Verdict, &Receipts),
     vote: &Vote,
 ) -> Result<Recorded, Problem> {
-    match &verdict.outcome {
+    let (record, time) = (verdict.record, verdict.time);
+    let Some(outcome) = &verdict.outcome else {
+        return Ok(Recorded { record, time, known: false, held: None, replayed: false, receipts: None });
+    };
+    match outcome {
         Outcome::Counted(_) => {
-            let (record, time) = (verdict.record, verdict.time);
-            Ok(Recorded { record, time, held: None, replayed: false, receipts: receipts.clone() })
+            let receipts = receipts.clone();
+            Ok(Recorded { record, time, known: true, held: None, replayed: false, receipts })
         }
         Outcome::Duplicate { first } => {
             let record = app.engine.record(*first).await.map_err(internal)?.ok_or(Code::Internal)?;
@@ -229,7 +244,7 @@ pub(crate) async fn settle(
                 Event::VoteCast(before) if before == vote => {
                     let (record, time) = (record.id, record.time);
                     let receipts = receipts_again(app, record).await?;
-                    Ok(Recorded { record, time, held: None, replayed: true, receipts })
+                    Ok(Recorded { record, time, known: true, held: None, replayed: true, receipts })
                 }
                 _ => Err(Problem::new(Code::KeyReused).record(first)),
             }
@@ -254,6 +269,9 @@ pub(crate) fn internal(detail: impl ToString) -> Problem {
 pub(crate) fn unrecorded(error: IngestError) -> Problem {
     match error {
         IngestError::Overloaded => Code::Overloaded.into(),
+        IngestError::NoGateway => {
+            Problem::new(Code::NotHere).detail("nothing is taken in here; send it to a gateway")
+        }
         IngestError::Log(_) => Code::LogUnavailable.into(),
         IngestError::Stopping => {
             Problem::new(Code::Overloaded).detail("the service is stopping; try again with the same key")

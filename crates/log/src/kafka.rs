@@ -5,6 +5,8 @@
 //! says what a record looks like.
 
 mod address;
+mod exchange;
+mod member;
 mod reader;
 mod topics;
 
@@ -25,6 +27,8 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use tokio::sync::watch;
 
 pub use self::address::{Address, AddressError};
+pub use self::exchange::{Exchange, Follower, From, Heard, PublishError, Publisher, Said, Subject};
+pub use self::member::{Assigned, Group, Member};
 use self::reader::{Consumers, Reading};
 use crate::follow::Tail;
 use crate::{
@@ -92,6 +96,18 @@ pub enum KafkaOpenError {
         there: Partitions,
         /// Votes and returns, as given.
         given: Partitions,
+    },
+    /// A topic that is derived from the log has another number of partitions.
+    #[error(
+        "the topic {topic} has {there} partitions, not {given}; delete it, and it is made again from the log"
+    )]
+    OtherCount {
+        /// The topic.
+        topic: String,
+        /// As many as it has.
+        there: u16,
+        /// As many as it must have.
+        given: u16,
     },
     /// A topic could not be made.
     #[error("Kafka did not make the topic {topic}: {source}")]

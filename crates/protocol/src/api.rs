@@ -166,7 +166,7 @@ pub struct Receipt {
 pub struct Accepted {
     /// Proof that it was recorded.
     pub receipt: Receipt,
-    /// `counted` or `held`.
+    /// `counted` or `held`; `recorded` where another process counts and has not told yet.
     pub outcome: Cow<'static, str>,
     /// For a held return: the rule it broke, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -72,6 +72,7 @@ codes! {
     OutsideRecount "outside-recount" 422 "The unit is outside the recount.";
     AlreadyClosed "already-closed" 409 "The contest is closed.";
     NotARehearsal "not-a-rehearsal" 409 "Only a rehearsal's clock can be set.";
+    NotHere "not-here" 421 "Another process of this cluster does that.";
     RateLimited "rate-limited" 429 "Too many requests; wait and try again.";
     Overloaded "overloaded" 503 "The service has more to do than it can; try again.";
     LogUnavailable "log-unavailable" 503 "The log cannot be written at the moment; nothing was recorded. Try again.";

@@ -20,6 +20,10 @@ const NOT_PROVOKED: &[&str] = &[
     "log-unavailable",
     "rate-limited",
     "not-published",
+    // What a cluster alone says.
+    "202",
+    "#/components/schemas/Accepted/outcome=recorded",
+    "#/components/schemas/AcceptedLine/outcome=recorded",
     "#/components/schemas/ProofState/quorum",
     "#/components/schemas/ProofState/witnesses/*",
     "#/components/schemas/ProofState/witnesses/*/signed",

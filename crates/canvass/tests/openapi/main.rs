@@ -67,7 +67,10 @@ fn the_codes_are_those_of_the_server() {
     assert_eq!(*described, serde_json::json!(words));
     let mut named: BTreeSet<String> =
         document.operations().iter().flat_map(|op| document.codes_of(op)).collect();
-    named.extend(["not-found", "method-not-allowed", "too-many-connections", "internal"].map(str::to_owned));
+    named.extend(
+        ["not-found", "method-not-allowed", "not-here", "too-many-connections", "internal"]
+            .map(str::to_owned),
+    );
     assert_eq!(named, words.iter().map(|w| (*w).to_owned()).collect(), "each code belongs to an operation");
 }
 

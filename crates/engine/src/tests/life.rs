@@ -18,7 +18,7 @@ use super::faulty::{Appends, FaultyLog, Reads};
 use super::world::{
     POLL, SONG, definition, digests, prefix, publish, records, recount, request, start, submit, vote,
 };
-use crate::{At, Engine, IngestError, StartError};
+use crate::{At, Engine, IngestError, StartError, Until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -26,7 +26,7 @@ async fn cast(engine: &Engine, voters: std::ops::Range<u64>, choice: u16) {
     for voter in voters {
         assert!(matches!(
             submit(engine, voter, vote(POLL, voter, choice)).await.outcome,
-            Outcome::Counted(_)
+            Some(Outcome::Counted(_))
         ));
     }
 }
@@ -68,7 +68,11 @@ async fn stopping_answers_everybody_and_then_writes_snapshots() {
                 for n in 0.. {
                     let voter = caller * 1_000_000 + n;
                     let (partition, event) = vote(POLL, voter, 0);
-                    match engine.ingest().submit(partition, Drafts::one(request(voter), &event)).await {
+                    match engine
+                        .ingest()
+                        .submit(partition, Drafts::one(request(voter), &event), Until::Judged)
+                        .await
+                    {
                         Ok(judged) => confirmed.push(judged.verdicts[0].record),
                         Err(IngestError::Stopping) => break,
                         Err(error) => panic!("{error}"),
@@ -117,7 +121,7 @@ async fn a_batch_on_its_way_to_the_log_is_waited_for() {
 async fn submit_one(engine: &Engine, n: u64) -> Result<(), IngestError> {
     let (_, event) = vote(POLL, 8, 0);
     let partition = vote(POLL, 8, 0).0;
-    engine.ingest().submit(partition, Drafts::one(request(n), &event)).await.map(drop)
+    engine.ingest().submit(partition, Drafts::one(request(n), &event), Until::Judged).await.map(drop)
 }
 
 /// A worker that panics is no silence: the engine fails, and whoever waits is told.
@@ -136,7 +140,7 @@ async fn a_worker_that_panics_ends_the_engine_loudly() {
     let engine = start(&log, Some(folder.path())).await.unwrap();
     counts_its_log(&engine, &*log).await;
     let verdict = submit(&engine, 1, vote(POLL, 8, 0)).await;
-    assert!(matches!(verdict.outcome, Outcome::Duplicate { .. }));
+    assert!(matches!(verdict.outcome, Some(Outcome::Duplicate { .. })));
 }
 
 /// A log that is gone ends the engine as loudly, and nobody waits for it.
@@ -182,7 +186,8 @@ async fn a_definition_written_in_part_is_completed() {
             log.appends.send_replace(Appends::Last(written));
             assert!(matches!(start(&log, None).await.err(), Some(StartError::Append(_))));
             log.appends.send_replace(Appends::Work);
-            let options = crate::Options { folder: None, tick: Duration::from_secs(60), audit: None };
+            let options =
+                crate::Options { folder: None, tick: Duration::from_secs(60), audit: None, secret: None };
             let started = Engine::start(Arc::clone(&log), given.then(definition), options).await;
             if written == 0 && !given {
                 assert!(matches!(started.err(), Some(StartError::NoDefinition)));

@@ -93,7 +93,7 @@ impl World {
         self.requests += 1;
         let opens = matches!(event, Event::RecountOpened(_));
         let verdict = submit(&self.engine, self.requests, (partition, event)).await;
-        if let Outcome::Counted(_) = verdict.outcome {
+        if let Some(Outcome::Counted(_)) = verdict.outcome {
             if opens { &mut self.recounts } else { &mut self.counted }.push(verdict.record);
         }
     }

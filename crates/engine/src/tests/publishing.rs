@@ -22,6 +22,7 @@ async fn start(log: &Arc<MemoryLog>, folder: &Path) -> Result<Engine, StartError
         folder: Some(folder.to_owned()),
         tick: Duration::from_secs(3_600),
         audit: Some(AuditOptions { key: key(), promises: true, witnesses: Vec::new(), quorum: 0 }),
+        secret: None,
     };
     Engine::start(Arc::clone(log), Some(definition()), options).await
 }

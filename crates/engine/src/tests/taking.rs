@@ -16,7 +16,7 @@ use super::world::{
     POLL, SONG, cell, counts, publish, records, recount, reported, request, start, submit, vote,
 };
 use crate::ingest::QUEUE_BYTES;
-use crate::{At, IngestError};
+use crate::{At, IngestError, Until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -35,7 +35,7 @@ async fn verdicts_come_in_the_order_of_drafts<L: Log>(log: L) {
                     .collect();
                 let mut sent = Drafts::default();
                 drafts.iter().for_each(|(request, event)| sent.push(*request, event));
-                let verdicts = engine.ingest().submit(partition, sent).await.unwrap().verdicts;
+                let verdicts = engine.ingest().submit(partition, sent, Until::Judged).await.unwrap().verdicts;
                 assert_eq!(verdicts.len(), drafts.len());
                 for pair in verdicts.windows(2) {
                     assert_eq!(pair[0].record.offset, pair[1].record.offset);
@@ -44,7 +44,7 @@ async fn verdicts_come_in_the_order_of_drafts<L: Log>(log: L) {
                 for ((request, event), verdict) in drafts.iter().zip(&verdicts) {
                     let record = engine.record(verdict.record).await.unwrap().unwrap();
                     assert_eq!((record.request, &record.event, record.time), (*request, event, verdict.time));
-                    assert!(matches!(verdict.outcome, Outcome::Counted(_)));
+                    assert!(matches!(verdict.outcome, Some(Outcome::Counted(_))));
                 }
             }
         })
@@ -81,7 +81,7 @@ async fn a_log_that_hangs_makes_overload_and_no_heap() {
         large.source = Actor("x".repeat(SIZE));
         Drafts::one(request(n), &Event::ReturnReported(large))
     };
-    let send = |n| Box::pin(engine.ingest().submit(PartitionId::CONTROL, draft(n)));
+    let send = |n| Box::pin(engine.ingest().submit(PartitionId::CONTROL, draft(n), Until::Judged));
     let mut sent: Vec<_> = Vec::new();
     let mut refused = 0;
     for n in 0..100 {
@@ -114,14 +114,14 @@ async fn a_log_that_fails_counts_nothing_and_recovers() {
     log.appends.send_replace(Appends::Fail);
     for n in 2..50 {
         let (partition, event) = vote(SONG, n, 1);
-        let answer = engine.ingest().submit(partition, Drafts::one(request(n), &event)).await;
+        let answer = engine.ingest().submit(partition, Drafts::one(request(n), &event), Until::Judged).await;
         assert!(matches!(answer, Err(IngestError::Log(why)) if why.contains("broken on purpose")));
     }
     assert_eq!((engine.digests(), publish(&engine).seq), before);
     assert_eq!(engine.waiting().await, 0);
     log.appends.send_replace(Appends::Work);
     for n in 2..50 {
-        assert!(matches!(submit(&engine, n, vote(SONG, n, 1)).await.outcome, Outcome::Counted(_)));
+        assert!(matches!(submit(&engine, n, vote(SONG, n, 1)).await.outcome, Some(Outcome::Counted(_))));
     }
     let shown = publish(&engine);
     let slow = recount(&records(&*log).await, |_| true);
@@ -140,6 +140,6 @@ async fn a_read_that_fails_is_tried_again() {
     log.failures.store(3, std::sync::atomic::Ordering::SeqCst);
     log.reads.send_replace(Reads::Fail);
     let verdict = timeout(SOON, submit(&engine, 1, vote(SONG, 1, 0))).await.unwrap();
-    assert!(matches!(verdict.outcome, Outcome::Counted(_)));
+    assert!(matches!(verdict.outcome, Some(Outcome::Counted(_))));
     assert_eq!(log.failures.load(std::sync::atomic::Ordering::SeqCst), 0);
 }

@@ -15,7 +15,7 @@ use canvass_election::{Definition, Digest, Event, Merge, Record, Results, Tally}
 use canvass_log::{Batch, Log, MemoryLog};
 use canvass_protocol::record::{BatchReader, Drafts};
 
-use crate::{Engine, Options, Published, StartError};
+use crate::{Engine, Options, Published, StartError, Until};
 
 /// The contest of returns, the vote that may be changed, and the vote that may not.
 pub(crate) const MAYOR: ContestId = ContestId(0);
@@ -106,8 +106,12 @@ pub(crate) fn act(contest: ContestId) -> ContestAct {
 
 /// Starts an engine that publishes when it starts and when a test says so.
 pub(crate) async fn start<L: Log>(log: &Arc<L>, folder: Option<&Path>) -> Result<Engine, StartError> {
-    let options =
-        Options { folder: folder.map(Path::to_owned), tick: Duration::from_secs(3_600), audit: None };
+    let options = Options {
+        folder: folder.map(Path::to_owned),
+        tick: Duration::from_secs(3_600),
+        audit: None,
+        secret: None,
+    };
     Engine::start(Arc::clone(log), Some(definition()), options).await
 }
 
@@ -116,12 +120,13 @@ pub(crate) async fn submit(
     n: u64,
     (partition, event): (PartitionId, Event),
 ) -> crate::Verdict {
-    let verdicts = engine.ingest().submit(partition, Drafts::one(request(n), &event)).await;
+    let verdicts = engine.ingest().submit(partition, Drafts::one(request(n), &event), Until::Judged).await;
     verdicts.unwrap().verdicts.remove(0)
 }
 
 pub(crate) fn publish(engine: &Engine) -> Arc<Published> {
-    engine.board.publish(Vec::new()).unwrap();
+    let partitions: Vec<_> = engine.partitions.values().cloned().collect();
+    engine.board.publish(&partitions).unwrap();
     engine.published().borrow().clone()
 }
 

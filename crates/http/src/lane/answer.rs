@@ -17,8 +17,8 @@ use crate::vote::Receipts;
 /// What became of a vote, or what was asked for.
 #[derive(Debug)]
 pub(super) enum Ready {
-    /// It counts, or did so before.
-    Counted { record: RecordId, time: Timestamp, replayed: bool, receipts: Receipts },
+    /// It counts, or did so before; or it is recorded, and what it did is not known yet.
+    Counted { record: RecordId, time: Timestamp, known: bool, replayed: bool, receipts: Receipts },
     /// It was not looked at, since there is too much to do.
     Overloaded,
     /// No vote but a read.
@@ -33,8 +33,9 @@ const MAX_PAPER: usize = 128 << 10;
 
 /// Writes answers; keeps what is the same for many of them.
 pub(super) struct Pen {
-    /// The heads of confirmations, of new votes and of repetitions, up to the body's length, while the second lasts.
-    heads: [Vec<u8>; 2],
+    /// The heads of confirmations, of new votes, of repetitions and of votes that are recorded and no more is known, up
+    /// to the body's length, while the second lasts.
+    heads: [Vec<u8>; 3],
     /// What turns a vote away, while the second lasts: all of them share a trace id, which costs nothing.
     overloaded: Vec<u8>,
     /// The end of a head with the date, while the second lasts.
@@ -49,7 +50,7 @@ pub(super) struct Pen {
 impl Pen {
     pub(super) fn new() -> Self {
         let mut pen = Pen {
-            heads: [Vec::new(), Vec::new()],
+            heads: Default::default(),
             overloaded: Vec::new(),
             date: String::new(),
             confirmation: Confirmation::new(),
@@ -75,7 +76,7 @@ impl Pen {
     /// Notes the present second.
     pub(super) fn tick(&mut self) {
         let headers = format!("content-type: application/json\r\ncache-control: {PRIVATE}\r\n");
-        self.heads = ["201 Created", "200 OK"].map(|status| head(status, &headers));
+        self.heads = ["201 Created", "200 OK", "202 Accepted"].map(|status| head(status, &headers));
         self.date = format!("date: {}\r\n\r\n", httpdate::fmt_http_date(SystemTime::now()));
         self.overloaded = refused(&refuse(Code::Overloaded.into(), VOTE_PATH, None));
     }
@@ -86,14 +87,15 @@ impl Pen {
             Ready::Overloaded => out.extend_from_slice(&self.overloaded),
             Ready::Written(bytes) => out.extend_from_slice(bytes),
             Ready::Prepared(sheet, form) => sheet.write(*form, &self.date, out),
-            Ready::Counted { record, time, replayed, receipts } => {
-                out.extend_from_slice(&self.heads[usize::from(*replayed)]);
+            Ready::Counted { record, time, known, replayed, receipts } => {
+                let head = if *known { usize::from(*replayed) } else { 2 };
+                out.extend_from_slice(&self.heads[head]);
                 // The body is written in its place, behind room for as many digits as the last length had.
                 let length = out.len()..out.len() + self.digits;
                 out.resize(length.end, b'0');
                 out.extend_from_slice(b"\r\n\r\n{");
                 let receipts = receipts.as_ref().and_then(|receipts| receipts.get());
-                self.confirmation.write(*record, *time, receipts, out);
+                self.confirmation.write((*record, *time, *known), receipts, out);
                 out.push(b'}');
                 let mut digits = itoa::Buffer::new();
                 let digits = digits.format(out.len() - length.end - 4).as_bytes();
@@ -156,9 +158,13 @@ mod tests {
     #[test]
     fn new_votes_and_repetitions_have_their_status() {
         let record = RecordId { partition: PartitionId::votes(3), offset: Offset(9), position: 17 };
-        for (replayed, status) in [(false, "HTTP/1.1 201 Created\r\n"), (true, "HTTP/1.1 200 OK\r\n")] {
-            let (head, body) =
-                written(&Ready::Counted { record, time: Timestamp(5), replayed, receipts: None });
+        for (known, replayed, status) in [
+            (true, false, "HTTP/1.1 201 Created\r\n"),
+            (true, true, "HTTP/1.1 200 OK\r\n"),
+            (false, false, "HTTP/1.1 202 Accepted\r\n"),
+        ] {
+            let time = Timestamp(5);
+            let (head, body) = written(&Ready::Counted { record, time, known, replayed, receipts: None });
             assert!(
                 head.starts_with(status) && head.contains("\r\ncontent-type: application/json\r\n"),
                 "{head}"

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use httparse::{Header, Request, Status};
 
-use crate::body::VOTE_LIMIT;
+use crate::body::{self, VOTE_LIMIT};
 use crate::server::HEAD_LIMIT;
 
 /// Most headers of a request that a lane reads itself.
@@ -93,6 +93,9 @@ fn vote<'a>(request: &Request<'_, 'a>, head: usize, bytes: &'a [u8]) -> Option<P
         if slot.replace(*value).is_some() {
             return None;
         }
+    }
+    if body::prefers_wait(vote.prefer) {
+        return None;
     }
     let length = length.filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
     let length: usize = std::str::from_utf8(length).ok()?.parse().ok().filter(|n| *n <= VOTE_LIMIT)?;

@@ -138,7 +138,7 @@ fn render(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, Fault> {
     let published = app.edge.published();
     let view = View::new(app.definition(), &published, place);
     let known = voter(headers).filter(|_| voting.eligibility == Eligibility::Open);
-    let cast = known.and_then(|name| app.engine.cast(&app.secret.nullifier(id, name)));
+    let cast = known.and_then(|name| app.engine.cast(&app.secret.nullifier(id, name)).ok().flatten());
     let closed = published.contests[place.contest.index()].results.state.closed;
     let shut = shut(voting, app.engine.clock().now(), closed, cast.as_ref().map(|c| c.votes));
     let page = BallotPage {

@@ -112,12 +112,17 @@ impl Address {
         &self.brokers
     }
 
+    /// The name of one of the cluster's topics or groups, or of a writer.
+    pub(super) fn named(&self, what: &str) -> String {
+        format!("{}.{what}", self.prefix)
+    }
+
     pub(super) fn topic(&self, topic: Topic) -> String {
         let stream = match topic {
             Topic::Votes => "votes",
             Topic::Returns => "returns",
         };
-        format!("{}.{stream}", self.prefix)
+        self.named(stream)
     }
 
     /// What every client of these brokers is set to.

@@ -192,7 +192,7 @@ fn count_of(message: &BorrowedMessage<'_>) -> Option<u32> {
 }
 
 /// Whether waiting does not help.
-fn is_lasting(error: &KafkaError) -> bool {
+pub(super) fn is_lasting(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),
