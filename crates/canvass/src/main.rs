@@ -1,6 +1,7 @@
 //! The binary: every role and tool of Canvass behind one command.
 
 mod anchor;
+mod bench_forecast;
 mod cluster;
 mod config;
 mod demo;

@@ -67,7 +67,7 @@ pub(crate) struct ReplayArgs {
 }
 
 /// Opens a file, and unpacks it where its first bytes are those of gzip.
-fn open(path: &Path) -> Result<Box<dyn Read>, String> {
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>, String> {
     let fault = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
     let mut magic = [0; 2];
     let packed =
@@ -109,6 +109,8 @@ pub(crate) enum BenchCommand {
     Fold(FoldArgs),
     /// Follow results live and check that every client ends with the same bytes
     Stream(StreamArgs),
+    /// Project past elections as they came in, beside elex-model, and score both against how they ended
+    Forecast(crate::bench_forecast::ForecastArgs),
     /// Make a table of docs/BENCHMARKS.md: start servers on one core and a load on another, in turn
     #[command(subcommand)]
     Suite(crate::suite::SuiteCommand),
@@ -248,6 +250,7 @@ pub(crate) async fn bench(command: BenchCommand) -> Outcome {
             let report = stream::run(&args.server.client()?, &options).await.map_err(|e| e.to_string())?;
             show(&report, &report.differences)
         }
+        BenchCommand::Forecast(args) => crate::bench_forecast::run(&args),
         BenchCommand::Suite(command) => crate::suite::run(command).await,
     }
 }

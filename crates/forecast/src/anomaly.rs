@@ -19,6 +19,8 @@ const FALSE: f64 = 0.05;
 const CLOSE: f64 = 0.08;
 /// Looks, each without those that the last one found odd; more than two are rarely needed.
 const LOOKS: usize = 4;
+/// Where more than one in so many of those that are in would be odd, it is the comparison that is off, not they.
+const MOST: usize = 4;
 /// Units move by chance with heavier tails than a normal distribution: between 2012 and 2016, 15 of 3,105 counties of
 /// the United States lay beyond 4 standard deviations and 3 beyond 5, where Student's distribution with this many
 /// degrees of freedom has 16 and 5, and a normal one none.
@@ -64,7 +66,8 @@ pub struct Screened {
 /// A unit that lies 3 standard deviations off is left out, and the rest is asked again about it: its margin and its
 /// votes must lie within 4 standard deviations, which hold the unit's own deviation, what the others leave unknown, and
 /// for a part how it may differ from its whole. Of a part only too many votes are odd. With little in, the prior is all
-/// there is to say, and hardly anything is odd.
+/// there is to say, and hardly anything is odd. Where more than a quarter of those that are in would be odd, something is
+/// wrong with what they are compared with, and nothing is found.
 ///
 /// Set what somebody has looked at and accepted aside before: it would be found again.
 ///
@@ -88,6 +91,10 @@ pub fn screen(model: &Model, baseline: &Baseline, seen: &[Seen]) -> Result<Scree
             break;
         }
         suspects = now;
+    }
+    let are_in = seen.iter().filter(|seen| **seen != Seen::Nothing).count();
+    if findings.len() > are_in.div_ceil(MOST) {
+        findings.clear();
     }
     let mut odd = vec![false; seen.len()];
     findings.iter().for_each(|finding: &Finding| odd[finding.unit] = true);

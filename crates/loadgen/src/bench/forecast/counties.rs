@@ -14,6 +14,8 @@ pub struct County {
     pub fips: String,
     /// The state's two letters.
     pub st: String,
+    /// What it is called.
+    pub county_name: String,
     dem08: u64,
     gop08: u64,
     dem12: u64,

@@ -48,7 +48,7 @@ impl Estimate {
     fn case(self, truth: f64) -> Case {
         let points = |(low, high): (f64, f64)| (low * 100.0, high * 100.0);
         let (inner, outer) = (points(self.inner), points(self.outer));
-        Case { middle: self.middle * 100.0, inner, outer, crps: None, truth }
+        Case { middle: self.middle * 100.0, inner, outer, crps: None, rank: None, truth }
     }
 }
 

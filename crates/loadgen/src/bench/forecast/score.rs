@@ -13,6 +13,8 @@ pub struct Case {
     pub outer: (f64, f64),
     /// The continuous ranked probability score, where there are draws.
     pub crps: Option<f64>,
+    /// Share of the draws that lie below how it ended, where there are draws.
+    pub rank: Option<f64>,
     /// How it ended.
     pub truth: f64,
 }
@@ -28,7 +30,21 @@ impl Case {
             (draws[place], draws[draws.len() - 1 - place])
         };
         let middle = (at(1, 2).0 + at(1, 2).1) / 2.0;
-        Case { middle, inner: at(5, 100), outer: at(5, 1_000), crps: Some(crps(&draws, truth)), truth }
+        let below = draws.partition_point(|margin| *margin < truth);
+        let not_above = draws.partition_point(|margin| *margin <= truth);
+        let rank = Some((below + not_above) as f64 / (2 * draws.len()) as f64);
+        Case { middle, inner: at(5, 100), outer: at(5, 1_000), crps: Some(crps(&draws, truth)), rank, truth }
+    }
+
+    /// Whether the interval that claims to hold `level` of all outcomes held this one; `None` where that is not known.
+    pub fn within(&self, level: f64) -> Option<bool> {
+        let between = |(low, high): (f64, f64)| low <= self.truth && self.truth <= high;
+        match self.rank {
+            Some(rank) => Some((2.0 * rank - 1.0).abs() <= level),
+            None if level == 0.90 => Some(between(self.inner)),
+            None if level == 0.99 => Some(between(self.outer)),
+            None => None,
+        }
     }
 
     fn covers(&self) -> bool {

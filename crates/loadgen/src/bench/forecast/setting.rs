@@ -24,22 +24,32 @@ pub struct Pair {
     pub past: Vec<Past>,
 }
 
+/// Years of the table.
+const YEARS: [u16; 4] = [2008, 2012, 2016, 2020];
+
 /// 2012 to 2016, and 2016 to 2020, each with all pairs before it that the table has.
 pub fn pairs(counties: &[County]) -> Vec<Pair> {
-    let years: [u16; 4] = [2008, 2012, 2016, 2020];
-    let of = |now: usize| Past {
-        baseline: baseline(counties, years[now - 1], now.checked_sub(2).map(|before| years[before])),
-        finals: counties.iter().map(|county| county.votes(years[now])).collect(),
-    };
     let pair = |now: usize| {
-        let Past { baseline, finals } = of(now);
-        Pair { before: years[now - 1], now: years[now], baseline, finals, past: (1..now).map(of).collect() }
+        let Past { baseline, finals } = ended(counties, now);
+        Pair { before: YEARS[now - 1], now: YEARS[now], baseline, finals, past: past(counties, now) }
     };
     vec![pair(2), pair(3)]
 }
 
+/// The pairs of elections before the one at this place of the years.
+pub(super) fn past(counties: &[County], now: usize) -> Vec<Past> {
+    (1..now).map(|now| ended(counties, now)).collect()
+}
+
+fn ended(counties: &[County], now: usize) -> Past {
+    Past {
+        baseline: baseline(counties, YEARS[now - 1], now.checked_sub(2).map(|before| YEARS[before])),
+        finals: counties.iter().map(|county| county.votes(YEARS[now])).collect(),
+    }
+}
+
 /// States within the nation; factors region, state, urban class, region with class, state with size of class.
-fn baseline(counties: &[County], last: u16, before: Option<u16>) -> Baseline {
+pub(super) fn baseline(counties: &[County], last: u16, before: Option<u16>) -> Baseline {
     let states = counties::numbered(counties);
     let mut areas = vec![Area { parent: None, seats: 0 }];
     areas.extend(states.keys().map(|_| Area { parent: Some(0), seats: 1 }));
@@ -86,6 +96,14 @@ impl Order {
     /// The five of the benchmark.
     pub const ALL: [Order; 5] =
         [Order::Random(1), Order::Random(2), Order::Closing(1), Order::Closing(2), Order::Size];
+
+    /// Which of the orders of its kind it is, from 1.
+    pub(super) fn seed(self) -> u64 {
+        match self {
+            Order::Random(seed) | Order::Closing(seed) => seed,
+            Order::Size => 1,
+        }
+    }
 
     /// What it is called.
     pub fn name(self) -> String {

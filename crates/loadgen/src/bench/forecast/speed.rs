@@ -1,0 +1,52 @@
+//! How long a projection takes, on one core.
+
+use std::time::Instant;
+
+use canvass_forecast::{Baseline, DRAWS, Model, Seen, project};
+
+use super::{Fault, Pair};
+
+/// Precincts that each county is cut into, for as many units as the country has.
+const PRECINCTS: u64 = 58;
+/// The middle one of so many trials is told.
+const TRIALS: usize = 5;
+
+/// Units, and seconds of the middle trial with half of them in.
+pub(super) fn measure(pairs: &[Pair]) -> Result<Vec<(usize, f64)>, Fault> {
+    let Some(pair) = pairs.last() else { return Ok(Vec::new()) };
+    let precincts = cut(&pair.baseline);
+    [&pair.baseline, &precincts].into_iter().map(middle).collect()
+}
+
+fn middle(baseline: &Baseline) -> Result<(usize, f64), Fault> {
+    let seen: Vec<Seen> = baseline
+        .units
+        .iter()
+        .enumerate()
+        .map(|(place, unit)| if place % 2 == 0 { Seen::Final(unit.votes) } else { Seen::Nothing })
+        .collect();
+    let mut seconds = Vec::new();
+    for _ in 0..TRIALS {
+        let started = Instant::now();
+        let projection = project(&Model::default(), baseline, &seen, 1, DRAWS);
+        projection.map_err(|e| Fault(e.to_string()))?;
+        seconds.push(started.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok((baseline.units.len(), seconds[TRIALS / 2]))
+}
+
+/// The same country in precincts, each a little unlike its county.
+fn cut(baseline: &Baseline) -> Baseline {
+    let mut cut = baseline.clone();
+    cut.units = (0..PRECINCTS)
+        .flat_map(|precinct| {
+            baseline.units.iter().map(move |county| {
+                let mut unit = county.clone();
+                unit.votes = [county.votes[0] / PRECINCTS + precinct, county.votes[1] / PRECINCTS + 30];
+                unit
+            })
+        })
+        .collect();
+    cut
+}
