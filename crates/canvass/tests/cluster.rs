@@ -96,6 +96,7 @@ enum Lost {
     ActiveBoard,
     Gateway,
     Edge,
+    Kafka,
 }
 
 fn lose(cluster: &mut Cluster, lost: &Lost, voters: std::ops::Range<usize>) {
@@ -129,6 +130,19 @@ fn lose(cluster: &mut Cluster, lost: &Lost, voters: std::ops::Range<usize>) {
             shows(&cluster.edges[1], voters.end);
             cluster.gateways[0].restart();
         }
+        Lost::Kafka => {
+            // Whoever votes meanwhile is refused and tries again.
+            cluster.kafka.kill(1);
+            std::thread::scope(|scope| {
+                let cluster = &*cluster;
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_secs(2));
+                    cluster.kafka.restart(1);
+                });
+                gateways(cluster, voters.clone());
+            });
+            shows(&cluster.edges[1], voters.end);
+        }
         Lost::Edge => {
             cluster.edges[0].kill();
             gateways(cluster, voters.clone());
@@ -153,6 +167,7 @@ fn readers_see_every_vote_once_whatever_is_killed() {
             (Lost::ActiveBoard, "each board"),
             (Lost::Gateway, "a gateway"),
             (Lost::Edge, "an edge"),
+            (Lost::Kafka, "the broker, for some seconds"),
             (Lost::SleepingTally, "a tally that wakes again"),
         ];
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -198,8 +213,33 @@ fn answers_are_told(cluster: &Cluster) {
     let second = raw(&cluster.gateways[1].address, "POST", "/api/v1/vote", &headers, other.as_bytes());
     assert_eq!((second.status, second.code().as_str()), (409, "already-voted"), "{}", second.body);
     assert_eq!(second.json()["record"], first);
+    look_ups_are_answered(cluster, &first);
     let elsewhere = vote(&cluster.edges[0].address, 2, &[]);
     assert_eq!((elsewhere.status, elsewhere.code().as_str()), (421, "not-here"), "{}", elsewhere.body);
+}
+
+/// Every gateway finds out what a voter has cast, from whichever tally knows; an edge says where to ask.
+fn look_ups_are_answered(cluster: &Cluster, first: &Value) {
+    let bearer = format!("Bearer {}", cluster.key);
+    let look_up = |server: &Server, voter: usize| {
+        let path = format!("/api/v1/votes/voter-{voter}");
+        raw(&server.address, "GET", &path, &[("authorization", &bearer)], b"")
+    };
+    for gateway in &cluster.gateways {
+        let answer = look_up(gateway, 0);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let found = &answer.json()["votes"][0];
+        assert_eq!((&found["record"], &found["selections"]), (first, &json!(["x"])));
+        // This voter's partition may not have its tally yet.
+        let found = eventually("an answer", || {
+            let answer = look_up(gateway, 999_999);
+            assert!([200, 503].contains(&answer.status), "{}", answer.body);
+            (answer.status == 200).then(|| answer.json())
+        });
+        assert_eq!(found["votes"], json!([]));
+    }
+    let answer = look_up(&cluster.edges[0], 0);
+    assert_ne!(answer.status, 200, "{}", answer.body);
 }
 
 fn voters_who_ask_again_change_nothing(cluster: &Cluster, voters: usize) {

@@ -12,6 +12,7 @@
 mod board;
 mod follow;
 mod messages;
+mod questions;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -37,7 +38,8 @@ use crate::start::{StartError, Tasks, define, look_up, recovered};
 use crate::{Engine, Stop};
 
 pub(crate) use messages::Flush;
-use messages::{Verdicts, encode};
+use messages::{Answer, Verdicts, encode};
+pub(crate) use questions::Questions;
 
 /// What a process of a cluster does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,7 +107,7 @@ impl Audience {
                 let Some(time) = verdicts.first().map(|verdict| verdict.time) else { return };
                 let outcomes = verdicts.into_iter().filter_map(|verdict| verdict.outcome).collect();
                 let said = Verdicts { tag, partition: entry.partition, offset: entry.offset, time, outcomes };
-                match encode(&said) {
+                match encode(&Answer::Verdicts(said)) {
                     Ok(bytes) => exchange.mention(Subject::Verdicts, *place, &bytes),
                     Err(error) => tracing::error!(%error, "verdicts cannot be told"),
                 }
@@ -126,6 +128,14 @@ impl Owned {
     pub(crate) fn get(&self, id: PartitionId) -> Option<Arc<Partition>> {
         self.lock().get(&id).cloned()
     }
+}
+
+/// What an engine has because it is a part of a cluster: nothing, where it is none.
+#[derive(Default)]
+pub(crate) struct Part {
+    pub(crate) owned: Owned,
+    /// Asks other processes, where this one takes votes in for them.
+    pub(crate) questions: Option<Arc<Questions>>,
 }
 
 /// A task that ends when this is dropped.
@@ -186,7 +196,7 @@ impl Engine {
         let mut folding = Vec::new();
         let mut run = |task| folding.push(tasks.spawn(until(stopped.clone(), task)));
         let (claimed, claims) = watch::channel(0);
-        let mut heard = claims.clone();
+        let heard = claims.clone();
         run(Arc::clone(&process).follow_results(claimed).boxed());
         if options.roles.board {
             run(Arc::clone(&process).lead(join(Group::Boards)?, claims).boxed());
@@ -195,8 +205,10 @@ impl Engine {
             run(Arc::clone(&process).own(join(Group::Tallies)?).boxed());
         }
         let (mut partitions, mut ingest, mut taking) = (BTreeMap::new(), Ingest::closed(), Vec::new());
+        let mut questions = None;
         if options.roles.gateway {
-            run(Arc::clone(&process).follow_verdicts().boxed());
+            let asking = questions.insert(Questions::new(exchange.clone()));
+            run(Arc::clone(&process).follow_verdicts(Arc::clone(asking)).boxed());
             (partitions, ingest) =
                 process.take_in(&clock, (&stopped, &taking_stopped), &mut folding, &mut taking);
             let mut ends = BTreeMap::new();
@@ -206,20 +218,12 @@ impl Engine {
             recovered(&partitions, &ends, failed.clone()).await.map_err(StartError::Decode)?;
             partitions.values().for_each(|p| clock.recorded(p.tally().time()));
         }
-        if *heard.borrow() == 0 {
-            tracing::info!("waiting for a board to begin");
-        }
-        let mut broken = failed.clone();
-        tokio::select! {
-            _ = heard.wait_for(|claims| *claims != 0) => {}
-            reason = broken.wait_for(Option::is_some) => {
-                return Err(StartError::Decode(reason.ok().and_then(|r| r.clone()).unwrap_or_default()));
-            }
-        }
+        begun_to_publish(heard, failed.clone()).await?;
         let lookup = Box::new(move |record| look_up(Arc::clone(&log), record).boxed());
         let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
         let stop = tokio::sync::Mutex::new(stop);
-        Ok(Engine { definition, clock, ingest, partitions, owned, board, lookup, audit: None, failed, stop })
+        let (audit, cluster) = (None, Part { owned, questions });
+        Ok(Engine { definition, clock, ingest, partitions, cluster, board, lookup, audit, failed, stop })
     }
 }
 
@@ -233,6 +237,22 @@ async fn begun<L: Log>(log: &L, given: Option<Definition>) -> Result<Definition,
         tokio::time::sleep(PAUSE).await;
     }
     define(log, given, None).await
+}
+
+/// Waits until all that was published has been read, and for a first board where nothing was.
+async fn begun_to_publish(
+    mut claims: watch::Receiver<u64>,
+    mut failed: watch::Receiver<Option<String>>,
+) -> Result<(), StartError> {
+    if *claims.borrow() == 0 {
+        tracing::info!("waiting for a board to begin");
+    }
+    tokio::select! {
+        _ = claims.wait_for(|claims| *claims != 0) => Ok(()),
+        reason = failed.wait_for(Option::is_some) => {
+            Err(StartError::Decode(reason.ok().and_then(|r| r.clone()).unwrap_or_default()))
+        }
+    }
 }
 
 /// Runs a task until told to stop.
@@ -278,16 +298,20 @@ impl<L: Log> Process<L> {
     }
 
     /// Answers those who wait in this gateway with what the tallies say.
-    async fn follow_verdicts(self: Arc<Self>) -> Result<(), String> {
+    async fn follow_verdicts(self: Arc<Self>, questions: Arc<Questions>) -> Result<(), String> {
         let mut said = self.exchange.follow(Subject::Verdicts, None, From::Now).map_err(|e| e.to_string())?;
         loop {
-            let heard = said.next().await.map_err(|e| e.to_string())?;
-            let Some(told) = messages::heard::<Verdicts>(&heard)? else { continue };
-            if !self.tasks.waiting.waits(told.tag) {
-                continue;
+            let next = said.next().await.map_err(|e| e.to_string())?;
+            match messages::heard(&next)? {
+                None => {}
+                Some(Answer::Cast { number, cast }) => questions.told(number, cast),
+                Some(Answer::Verdicts(told)) => {
+                    let tag = told.tag;
+                    if self.tasks.waiting.waits(tag) {
+                        self.tasks.waiting.answer(tag, told.verdicts(), None);
+                    }
+                }
             }
-            let tag = told.tag;
-            self.tasks.waiting.answer(tag, told.verdicts(), None);
         }
     }
 }

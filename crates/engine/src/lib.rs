@@ -45,7 +45,7 @@ pub use secret::{Secret, votes_partition};
 pub use start::{Options, StartError, stored_definition};
 
 use board::Board;
-use cluster::Owned;
+use cluster::Part;
 use ingest::Waiting;
 use partition::Partition;
 
@@ -59,8 +59,7 @@ pub struct Engine {
     ingest: Ingest,
     /// Those that are folded here for as long as the engine runs.
     partitions: BTreeMap<PartitionId, Arc<Partition>>,
-    /// Those that are folded here because this process is their tally at the moment.
-    owned: Owned,
+    cluster: Part,
     board: Arc<Board>,
     lookup: Lookup,
     audit: Option<Arc<Audit>>,
@@ -70,8 +69,14 @@ pub struct Engine {
 
 /// Another process of the cluster knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("another process of the cluster knows it")]
-pub struct Elsewhere;
+pub enum Elsewhere {
+    /// And this one does not.
+    #[error("another process of the cluster knows it")]
+    Unknown,
+    /// And has not answered.
+    #[error("the process of the cluster that knows it does not answer")]
+    Silent,
+}
 
 /// The engine's tasks, in the order in which they end.
 struct Stop {
@@ -124,8 +129,24 @@ impl Engine {
     /// If another process folds that partition.
     pub fn cast(&self, nullifier: &Nullifier) -> Result<Option<Cast>, Elsewhere> {
         let id = self.votes_partition(nullifier);
-        let partition = self.partitions.get(&id).cloned().or_else(|| self.owned.get(id));
-        Ok(partition.ok_or(Elsewhere)?.tally().cast(nullifier))
+        // In a cluster, only a gateway has the secret behind nullifiers.
+        let owned = || self.cluster.questions.as_ref().and_then(|_| self.cluster.owned.get(id));
+        let partition = self.partitions.get(&id).cloned().or_else(owned);
+        Ok(partition.ok_or(Elsewhere::Unknown)?.tally().cast(nullifier))
+    }
+
+    /// The same, from whichever process knows it.
+    ///
+    /// # Errors
+    /// If this process takes no votes in, or the one that knows does not answer.
+    pub async fn cast_anywhere(&self, nullifier: &Nullifier) -> Result<Option<Cast>, Elsewhere> {
+        match (self.cast(nullifier), &self.cluster.questions) {
+            (Err(Elsewhere::Unknown), Some(questions)) => {
+                let place = cluster::place_of(&self.definition, self.votes_partition(nullifier));
+                questions.ask(place, *nullifier).await
+            }
+            (known, _) => known,
+        }
     }
 
     /// The partition in which the votes behind a nullifier are counted.

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Audit, AuditError, AuditOptions, Promises, Recent, partition_key};
 use crate::board::Board;
 use crate::clock::{Clock, system_time};
-use crate::cluster::{Audience, Owned};
+use crate::cluster::{Audience, Part};
 use crate::ingest::{Ingest, Waiting};
 use crate::partition::{Partition, Snapshots};
 use crate::publications::{List, Past};
@@ -251,8 +251,8 @@ impl Engine {
         let lookup = move |record| look_up(Arc::clone(&log), record).boxed();
         let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
         let (lookup, stop) = (Box::new(lookup), tokio::sync::Mutex::new(stop));
-        let owned = Owned::default();
-        Ok(Engine { definition, clock, ingest, partitions, owned, board, lookup, audit, failed, stop })
+        let cluster = Part::default();
+        Ok(Engine { definition, clock, ingest, partitions, cluster, board, lookup, audit, failed, stop })
     }
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use canvass_election::ids::{ContestId, Timestamp, UnitId};
-use canvass_engine::{At, ChangeKind, Published, TimelineQuery};
+use canvass_engine::{At, ChangeKind, Elsewhere, Published, TimelineQuery};
 use canvass_protocol::document::{By, votes_value};
 use canvass_protocol::problem::{Code, Problem};
 use canvass_protocol::time;
@@ -297,8 +297,12 @@ pub(crate) async fn get_vote(
                 }
             }
         }
-        let cast = app.engine.cast(&app.secret.nullifier(&contest.id, &voter));
-        let Some(cast) = cast.map_err(|_| Code::NotHere)? else { continue };
+        let cast = app.engine.cast_anywhere(&app.secret.nullifier(&contest.id, &voter)).await;
+        let cast = cast.map_err(|elsewhere| match elsewhere {
+            Elsewhere::Unknown => Problem::new(Code::NotHere).detail("ask a gateway"),
+            Elsewhere::Silent => Problem::new(Code::Overloaded).detail(elsewhere.to_string()),
+        })?;
+        let Some(cast) = cast else { continue };
         let selections: Vec<_> =
             cast.choices.iter().map(|c| contest.selections[c.index()].id.as_str()).collect();
         votes.push(json!({

@@ -301,7 +301,7 @@ pub(crate) fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> 
         if let Some(value) = done() {
             return value;
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "{what} did not come about");
+        assert!(started.elapsed() < Duration::from_secs(60), "{what} did not come about");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

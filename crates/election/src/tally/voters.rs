@@ -35,7 +35,7 @@ impl Hasher for FirstBytes {
 type Keyed = BuildHasherDefault<FirstBytes>;
 
 /// What a voter has cast.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cast {
     /// The record of the vote; the last one where a voter has several.
     pub record: RecordId,

@@ -1,8 +1,8 @@
 //! What the processes of a cluster tell each other, in postcard's form behind a byte for the version.
 
 use canvass_election::event::Cell;
-use canvass_election::ids::{ContestId, Offset, PartitionId, RecordId, Timestamp};
-use canvass_election::tally::{CellValue, ContestState, Outcome, Partial};
+use canvass_election::ids::{ContestId, Nullifier, Offset, PartitionId, RecordId, Timestamp};
+use canvass_election::tally::{Cast, CellValue, ContestState, Outcome, Partial};
 use canvass_log::kafka::{Heard, Said};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,24 @@ pub(super) enum News {
     Board { number: u64, epoch: u64, published: Timestamp },
     /// What is new of some partitions.
     Update { published: Timestamp, flushes: Vec<Flush> },
+}
+
+/// What a gateway asks the owner of a partition: what a voter has cast there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Question {
+    pub(super) number: u64,
+    pub(super) nullifier: Nullifier,
+}
+
+/// A message of the verdicts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Verdicts(Verdicts),
+    /// To the question of this number.
+    Cast {
+        number: u64,
+        cast: Option<Cast>,
+    },
 }
 
 /// What the records of a batch did.

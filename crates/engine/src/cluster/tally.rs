@@ -47,7 +47,7 @@ impl<L: Log> Process<L> {
     /// Folds one partition for as long as it is this process's.
     async fn own_one(self: Arc<Self>, id: PartitionId) -> Result<(), String> {
         loop {
-            match self.tally(id).await {
+            match Arc::clone(&self).tally(id).await {
                 Err(Trouble::Fatal(reason)) => return Err(reason),
                 Err(Trouble::Publish(error)) => {
                     // Whoever wrote in between may have been right to: what is there now is read anew.
@@ -59,7 +59,7 @@ impl<L: Log> Process<L> {
         }
     }
 
-    async fn tally(&self, id: PartitionId) -> Result<std::convert::Infallible, Trouble> {
+    async fn tally(self: Arc<Self>, id: PartitionId) -> Result<std::convert::Infallible, Trouble> {
         let place = place_of(&self.definition, id);
         // From here on nobody else writes this partition's partials.
         let publisher = self.exchange.publisher(Subject::Partials, place).await?;
@@ -75,6 +75,7 @@ impl<L: Log> Process<L> {
         partition.reached(end).await;
         tracing::info!(partition = %id, batches = end.0, told = told.0, "the partition has been folded");
         self.owned.lock().insert(id, Arc::clone(&partition));
+        let _answering = Bound(self.tasks.spawn(Arc::clone(&self).answer(Arc::clone(&partition), place)));
         self.tell(&partition, &publisher).await
     }
 

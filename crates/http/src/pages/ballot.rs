@@ -127,10 +127,10 @@ fn find<'a>(app: &'a App, id: &str) -> Result<(Place, &'a Voting), Fault> {
 
 /// `GET /contests/{id}/vote`
 async fn page(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    render(&app, &id, &headers).unwrap_or_else(|fault| fault.page(&app))
+    render(&app, &id, &headers).await.unwrap_or_else(|fault| fault.page(&app))
 }
 
-fn render(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, Fault> {
+async fn render(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, Fault> {
     let (place, voting) = find(app, id)?;
     let parts = app.edge.prepared(&contest::parts_name(place), |published| {
         contest::render_parts(app, published, place).map(|html| Body::new(HTML, html))
@@ -138,7 +138,10 @@ fn render(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, Fault> {
     let published = app.edge.published();
     let view = View::new(app.definition(), &published, place);
     let known = voter(headers).filter(|_| voting.eligibility == Eligibility::Open);
-    let cast = known.and_then(|name| app.engine.cast(&app.secret.nullifier(id, name)).ok().flatten());
+    let cast = match known {
+        Some(name) => app.engine.cast_anywhere(&app.secret.nullifier(id, name)).await.ok().flatten(),
+        None => None,
+    };
     let closed = published.contests[place.contest.index()].results.state.closed;
     let shut = shut(voting, app.engine.clock().now(), closed, cast.as_ref().map(|c| c.votes));
     let page = BallotPage {

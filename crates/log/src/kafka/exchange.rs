@@ -34,6 +34,8 @@ pub enum Subject {
     Results,
     /// What records did of which somebody waits to hear: as many partitions as the log has, kept for an hour.
     Verdicts,
+    /// What gateways ask the owners of partitions: as many partitions as the log has, kept for an hour.
+    Questions,
 }
 
 impl Subject {
@@ -42,6 +44,7 @@ impl Subject {
             Subject::Partials => "partials",
             Subject::Results => "results",
             Subject::Verdicts => "verdicts",
+            Subject::Questions => "questions",
         }
     }
 }
@@ -130,6 +133,7 @@ impl Exchange {
             (Subject::Partials, Keep::Newest),
             (Subject::Results, Keep::All),
             (Subject::Verdicts, Keep::Hour),
+            (Subject::Questions, Keep::Hour),
         ];
         let wanted = wanted.map(|(subject, keep)| Wanted {
             name: exchange.topic(subject),
