@@ -64,9 +64,14 @@ pub(crate) struct Design {
 impl Design {
     pub(crate) fn new(baseline: &Baseline, known: &Known) -> Self {
         let mut columns = Vec::new();
-        let mut first = Vec::new();
-        for factor in &baseline.factors {
-            first.push(columns.len());
+        // Levels of one factor have nothing to do with each other: with the finest factor first, least is filled in when
+        // the equations are solved.
+        let mut finest: Vec<usize> = (0..baseline.factors.len()).collect();
+        finest.sort_by_key(|factor| std::cmp::Reverse(baseline.factors[*factor].levels));
+        let mut first = vec![0; finest.len()];
+        for place in finest {
+            let factor = &baseline.factors[place];
+            first[place] = columns.len();
             columns.extend(std::iter::repeat_n(factor.name.clone(), factor.levels));
         }
         let mut parts = Vec::new();

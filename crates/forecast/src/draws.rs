@@ -134,16 +134,14 @@ impl Source<'_> {
 
 /// Solves `Lᵀ x = e` for all draws at once, in place.
 fn back_substitute(factor: &DMatrix<f64>, rows: &mut [Vec<f32>]) {
-    for column in (0..rows.len()).rev() {
+    let size = rows.len();
+    for column in (0..size).rev() {
+        let entries = &factor.as_slice()[column * size..][column..size];
         let (open, solved) = rows.split_at_mut(column + 1);
         let row = &mut open[column];
-        for (below, values) in solved.iter().enumerate() {
-            let entry = narrow(factor[(column + 1 + below, column)]);
-            if entry != 0.0 {
-                row.iter_mut().zip(values).for_each(|(into, value)| *into -= entry * value);
-            }
-        }
-        let divide = narrow(1.0 / factor[(column, column)]);
+        let below = entries[1..].iter().zip(&*solved).filter(|(entry, _)| **entry != 0.0);
+        add_rows(row, &below.map(|(entry, values)| (narrow(-entry), &values[..])).collect::<Vec<_>>());
+        let divide = narrow(1.0 / entries[0]);
         row.iter_mut().for_each(|value| *value *= divide);
     }
 }
@@ -151,9 +149,21 @@ fn back_substitute(factor: &DMatrix<f64>, rows: &mut [Vec<f32>]) {
 fn evaluate(out: &mut [f32], linear: &Linear, effects: &[Vec<f32>], noise: &[f32]) {
     let (offset, sd) = (narrow(linear.offset), narrow(linear.sd));
     out.iter_mut().zip(noise).for_each(|(value, e)| *value = offset + sd * e);
-    for (column, entry) in &linear.entries {
-        let entry = narrow(*entry);
-        out.iter_mut().zip(&effects[*column]).for_each(|(value, effect)| *value += entry * effect);
+    let terms = linear.entries.iter().map(|(column, entry)| (narrow(*entry), &effects[*column][..]));
+    add_rows(out, &terms.collect::<Vec<_>>());
+}
+
+/// Adds rows, each times its factor. Four at a time: reading and writing the sum takes as long as all else.
+fn add_rows(into: &mut [f32], terms: &[(f32, &[f32])]) {
+    let (fours, rest) = terms.as_chunks::<4>();
+    for [(a, first), (b, second), (c, third), (d, fourth)] in fours {
+        let values = first.iter().zip(*second).zip(third.iter().zip(*fourth));
+        for (sum, ((w, x), (y, z))) in into.iter_mut().zip(values) {
+            *sum += (a * w + b * x) + (c * y + d * z);
+        }
+    }
+    for (factor, values) in rest {
+        into.iter_mut().zip(*values).for_each(|(sum, value)| *sum += factor * value);
     }
 }
 

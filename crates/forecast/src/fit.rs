@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
+use nalgebra::DMatrix;
 
 /// Residuals beyond so many standard deviations pull no harder than at it (Huber).
 const HUBER: f64 = 3.0;
@@ -37,10 +37,7 @@ impl Posterior {
     pub(crate) fn variance(&self, entries: &[(usize, f64)]) -> f64 {
         let mut solved = vec![0.0; self.mean.len()];
         entries.iter().for_each(|(column, value)| solved[*column] += value);
-        for row in 0..solved.len() {
-            let known: f64 = (0..row).map(|column| self.factor[(row, column)] * solved[column]).sum();
-            solved[row] = (solved[row] - known) / self.factor[(row, row)];
-        }
+        forward(&self.factor, &mut solved);
         solved.iter().map(|value| value * value).sum()
     }
 }
@@ -67,7 +64,7 @@ fn dot(entries: &[(usize, f64)], mean: &[f64]) -> f64 {
 pub(crate) fn solve(equations: &[Equation<'_>], prior_sd: &[f64], weights: &[f64], scale: f64) -> Posterior {
     let size = prior_sd.len();
     let mut matrix = DMatrix::<f64>::zeros(size, size);
-    let mut right = DVector::<f64>::zeros(size);
+    let mut right = vec![0.0; size];
     for (equation, weight) in equations.iter().zip(weights) {
         let precision = weight / (equation.own * scale + equation.part);
         for (place, (column, value)) in equation.entries.iter().enumerate() {
@@ -82,11 +79,54 @@ pub(crate) fn solve(equations: &[Equation<'_>], prior_sd: &[f64], weights: &[f64
     for (column, sd) in prior_sd.iter().enumerate() {
         matrix[(column, column)] += 1.0 / (sd * sd);
     }
-    let Some(cholesky) = Cholesky::<f64, Dyn>::new(matrix) else {
-        unreachable!("prior precisions are positive, and finite equations keep the matrix so");
-    };
-    cholesky.solve_mut(&mut right);
-    Posterior { mean: right.iter().copied().collect(), factor: cholesky.unpack(), scale }
+    let is_factored = factor(&mut matrix);
+    debug_assert!(is_factored, "prior precisions are positive, and finite equations keep the matrix so");
+    let mut mean: Vec<f64> = right;
+    forward(&matrix, &mut mean);
+    for column in (0..size).rev() {
+        let below = &matrix.as_slice()[column * size..][column + 1..size];
+        let known: f64 = below.iter().zip(&mean[column + 1..]).map(|(entry, value)| entry * value).sum();
+        mean[column] = (mean[column] - known) / matrix[(column, column)];
+    }
+    Posterior { mean, factor: matrix, scale }
+}
+
+/// Turns the lower triangle of `A` into `L` with `A = L Lᵀ`; false where `A` is not positive. Most of `A` is nothing, since
+/// a unit has one level of a factor and not the others: where `L` is nothing too, nothing is done.
+fn factor(matrix: &mut DMatrix<f64>) -> bool {
+    let size = matrix.nrows();
+    let entries = matrix.as_mut_slice();
+    for column in 0..size {
+        let (before, now) = entries.split_at_mut(column * size);
+        let now = &mut now[column..size];
+        for earlier in 0..column {
+            let from = &before[earlier * size..][column..size];
+            let by = from[0];
+            if by != 0.0 {
+                now.iter_mut().zip(from).for_each(|(into, entry)| *into -= by * entry);
+            }
+        }
+        if now[0].is_nan() || now[0] <= 0.0 {
+            return false;
+        }
+        let root = libm::sqrt(now[0]);
+        now.iter_mut().for_each(|entry| *entry /= root);
+    }
+    true
+}
+
+/// Solves `L x = values` in place.
+fn forward(factor: &DMatrix<f64>, values: &mut [f64]) {
+    let size = values.len();
+    for column in 0..size {
+        let entries = &factor.as_slice()[column * size..][column..size];
+        let solved = values[column] / entries[0];
+        values[column] = solved;
+        if solved != 0.0 {
+            let rest = values[column + 1..].iter_mut().zip(&entries[1..]);
+            rest.for_each(|(value, entry)| *value -= entry * solved);
+        }
+    }
 }
 
 #[cfg(test)]

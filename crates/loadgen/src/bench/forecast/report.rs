@@ -26,8 +26,8 @@ pub struct Report {
     pub pairs: Vec<PairReport>,
     /// The night in North Carolina, snapshot by snapshot.
     pub moments: Vec<Moment>,
-    /// Units, and seconds of one projection of them.
-    pub speed: Vec<(usize, f64)>,
+    /// Units, percent of them that are in, and seconds of one projection.
+    pub speed: Vec<(usize, usize, f64)>,
 }
 
 /// A score of the states, one of the nation, and how long it took.
@@ -101,7 +101,7 @@ impl PairReport {
                 let Score { cases, coverage, width, error, interval_score, calls, wrong, .. } = score;
                 writeln!(
                     f,
-                    "| {}, {what} | {cases} | {coverage:.3} | {width:.2} | {error:.2} | {crps} | {interval_score:.2} | {calls} | {wrong} | {called} | {:.2} |",
+                    "| {}, {what} | {cases} | {coverage:.3} | {width:.2} | {error:.2} | {crps} | {interval_score:.2} | {calls} | {wrong} | {called} | {:.3} |",
                     side.name, side.seconds
                 )?;
             }
@@ -245,7 +245,10 @@ impl fmt::Display for Report {
         if !self.moments.is_empty() {
             self.write_night(f)?;
         }
-        writeln!(f, "| one projection, 2,000 draws, one core | s |\n|---|---|")?;
-        self.speed.iter().try_for_each(|(units, seconds)| writeln!(f, "| {units} units | {seconds:.3} |"))
+        writeln!(f, "| one projection, 2,000 draws, one core | in | s |\n|---|---|---|")?;
+        let mut rows = self.speed.iter();
+        rows.try_for_each(|(units, stage, seconds)| {
+            writeln!(f, "| {units} units | {stage} % | {seconds:.3} |")
+        })
     }
 }

@@ -11,19 +11,25 @@ const PRECINCTS: u64 = 58;
 /// The middle one of so many trials is told.
 const TRIALS: usize = 5;
 
-/// Units, and seconds of the middle trial with half of them in.
-pub(super) fn measure(pairs: &[Pair]) -> Result<Vec<(usize, f64)>, Fault> {
+/// Percent of the units that are in.
+const STAGES: [usize; 2] = [5, 50];
+
+/// Units, how many of them are in, and seconds of the middle trial.
+pub(super) fn measure(pairs: &[Pair]) -> Result<Vec<(usize, usize, f64)>, Fault> {
     let Some(pair) = pairs.last() else { return Ok(Vec::new()) };
     let precincts = cut(&pair.baseline);
-    [&pair.baseline, &precincts].into_iter().map(middle).collect()
+    let of = |baseline| STAGES.map(|stage| middle(baseline, stage));
+    [&pair.baseline, &precincts].into_iter().flat_map(of).collect()
 }
 
-fn middle(baseline: &Baseline) -> Result<(usize, f64), Fault> {
+fn middle(baseline: &Baseline, stage: usize) -> Result<(usize, usize, f64), Fault> {
     let seen: Vec<Seen> = baseline
         .units
         .iter()
         .enumerate()
-        .map(|(place, unit)| if place % 2 == 0 { Seen::Final(unit.votes) } else { Seen::Nothing })
+        .map(
+            |(place, unit)| if place * stage % 100 < stage { Seen::Final(unit.votes) } else { Seen::Nothing },
+        )
         .collect();
     let mut seconds = Vec::new();
     for _ in 0..TRIALS {
@@ -33,7 +39,7 @@ fn middle(baseline: &Baseline) -> Result<(usize, f64), Fault> {
         seconds.push(started.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    Ok((baseline.units.len(), seconds[TRIALS / 2]))
+    Ok((baseline.units.len(), stage, seconds[TRIALS / 2]))
 }
 
 /// The same country in precincts, each a little unlike its county.
