@@ -1,6 +1,7 @@
 //! `canvass serve --roles`: one of the many processes of a cluster.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ pub(crate) struct ClusterArgs {
     /// This process's name in the cluster, the same whenever it starts; the machine's and the port where not given
     #[arg(long, env = "CANVASS_NAME", value_name = "NAME", requires = "roles")]
     name: Option<String>,
+    /// Where a tally writes snapshots of its partitions, so that whoever folds them next need not begin anew; a folder
+    /// that all tallies see is best. DATA/snapshots where not given
+    #[arg(long, env = "CANVASS_SNAPSHOTS", value_name = "DIR", requires = "roles")]
+    snapshots: Option<PathBuf>,
 }
 
 impl ClusterArgs {
@@ -70,6 +75,7 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
         roles,
         secret: roles.gateway.then(|| folder.voter_secret()).transpose()?.map(|s| Secret::new(s).sign()),
         name: args.cluster.name(own),
+        snapshots: args.cluster.snapshots.clone().unwrap_or_else(|| args.data.join("snapshots")),
         folder: args.data.clone(),
         tick: Duration::from_millis(args.tick_ms),
     };

@@ -188,6 +188,12 @@ fn readers_see_every_vote_once_whatever_is_killed() {
     let same = both.inspect(|(one, other)| assert_eq!(one, other)).count();
     assert!(same > 0, "the edges have shown something in common");
     voters_who_ask_again_change_nothing(&cluster, voters);
+    // A tally that is asked to end leaves snapshots, from which the others go on.
+    cluster.tallies.pop().unwrap().stop();
+    assert!(std::fs::read_dir(cluster.snapshots()).unwrap().count() > 0);
+    cast(&cluster.gateways, voters..voters + step);
+    voters += step;
+    cluster.edges.iter().for_each(|edge| shows(edge, voters));
     let one = cluster.embedded();
     shows(&one, voters);
 }

@@ -14,6 +14,8 @@ mod follow;
 mod messages;
 mod questions;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,7 +34,7 @@ use crate::audit::Receipts;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::ingest::{Ingest, Verdict, WANTED, Waiting};
-use crate::partition::Partition;
+use crate::partition::{Partition, Snapshots};
 use crate::publications::Past;
 use crate::start::{StartError, Tasks, define, look_up, recovered};
 use crate::{Engine, Stop};
@@ -61,6 +63,8 @@ pub struct ClusterOptions {
     pub name: String,
     /// What the voters' secret is known by, where this process takes votes in.
     pub secret: Option<RequestId>,
+    /// The folder for snapshots of partitions, which all tallies may share.
+    pub snapshots: PathBuf,
     /// The folder for a driven clock.
     pub folder: PathBuf,
     /// The time between two publications of a partition, and of the board.
@@ -141,6 +145,14 @@ pub(crate) struct Part {
 /// A task that ends when this is dropped.
 struct Bound(JoinHandle<()>);
 
+impl Bound {
+    /// Waits until it has ended by itself.
+    async fn ended(mut self) {
+        // If it failed, it has said so.
+        let _ = (&mut self.0).await;
+    }
+}
+
 impl Drop for Bound {
     fn drop(&mut self) {
         self.0.abort();
@@ -156,6 +168,8 @@ struct Process<L> {
     board: Arc<Board>,
     tasks: Tasks,
     owned: Owned,
+    snapshots: Arc<Snapshots>,
+    stopped: watch::Receiver<bool>,
 }
 
 impl Engine {
@@ -191,24 +205,26 @@ impl Engine {
             board: Arc::clone(&board),
             tasks: tasks.clone(),
             owned: owned.clone(),
+            snapshots: Snapshots::new(options.snapshots.clone()),
+            stopped: stopped.clone(),
         });
         let join = |group| Member::join(exchange.address(), group, &options.name).map_err(StartError::Join);
         let mut folding = Vec::new();
-        let mut run = |task| folding.push(tasks.spawn(until(stopped.clone(), task)));
+        let run = |task| tasks.spawn(until(stopped.clone(), task));
         let (claimed, claims) = watch::channel(0);
         let heard = claims.clone();
-        run(Arc::clone(&process).follow_results(claimed).boxed());
+        folding.push(run(Arc::clone(&process).follow_results(claimed).boxed()));
         if options.roles.board {
-            run(Arc::clone(&process).lead(join(Group::Boards)?, claims).boxed());
+            folding.push(run(Arc::clone(&process).lead(join(Group::Boards)?, claims).boxed()));
         }
         if options.roles.tally {
-            run(Arc::clone(&process).own(join(Group::Tallies)?).boxed());
+            folding.push(tasks.spawn(Arc::clone(&process).own(join(Group::Tallies)?)));
         }
         let (mut partitions, mut ingest, mut taking) = (BTreeMap::new(), Ingest::closed(), Vec::new());
         let mut questions = None;
         if options.roles.gateway {
             let asking = questions.insert(Questions::new(exchange.clone()));
-            run(Arc::clone(&process).follow_verdicts(Arc::clone(asking)).boxed());
+            folding.push(run(Arc::clone(&process).follow_verdicts(Arc::clone(asking)).boxed()));
             (partitions, ingest) =
                 process.take_in(&clock, (&stopped, &taking_stopped), &mut folding, &mut taking);
             let mut ends = BTreeMap::new();

@@ -132,6 +132,9 @@ pub(crate) fn write(history: &SharedHistory) -> RwLockWriteGuard<'_, PartitionHi
     history.write().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Values that were kept at one moment.
+type Kept = (Vec<(Cell, CellValue)>, Vec<(ContestId, ContestState)>);
+
 /// The history of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PartitionHistory {
@@ -152,6 +155,23 @@ impl PartitionHistory {
             let version = Version { time, end, value: state.clone() };
             self.contests.entry(*contest).or_default().push(version);
         }
+    }
+
+    /// Every value that was kept beyond an offset, in the order in which they were.
+    pub(crate) fn since(&self, partition: PartitionId, known: Offset) -> Vec<Partial> {
+        let mut kept: BTreeMap<(Offset, Timestamp), Kept> = BTreeMap::new();
+        for (cell, versions) in &self.cells {
+            for v in versions.iter().filter(|v| v.end > known) {
+                kept.entry((v.end, v.time)).or_default().0.push((*cell, v.value.clone()));
+            }
+        }
+        for (contest, versions) in &self.contests {
+            for v in versions.iter().filter(|v| v.end > known) {
+                kept.entry((v.end, v.time)).or_default().1.push((*contest, v.value.clone()));
+            }
+        }
+        let partial = |((end, time), (cells, contests))| Partial { partition, end, time, cells, contests };
+        kept.into_iter().map(partial).collect()
     }
 
     /// The partition's partial as it was.

@@ -127,11 +127,16 @@ impl Partition {
         }
     }
 
-    /// A partition that is folded from its first record on for the board of another process, which knows it up to
-    /// an offset already.
-    pub(crate) fn outgoing(id: PartitionId, since: Offset) -> Self {
-        let outgoing = Outgoing { since, partials: Vec::new(), changes: Vec::new() };
-        Partition { outgoing: Some(Mutex::new(outgoing)), ..Partition::new(id, None, Vec::new()) }
+    /// A partition that is folded for the board of another process, which knows it up to an offset already.
+    pub(crate) fn outgoing(id: PartitionId, snapshot: Option<Snapshot>, since: Offset) -> Self {
+        let partition = Partition::new(id, snapshot, Vec::new());
+        let (partials, changes) = {
+            let history = partition.history();
+            let changes = history.changes.iter().filter(|change| change.record.offset >= since);
+            (history.since(id, since), changes.cloned().collect())
+        };
+        let outgoing = Outgoing { since, partials, changes };
+        Partition { outgoing: Some(Mutex::new(outgoing)), ..partition }
     }
 
     /// What has come since the last flush, for the board of another process.

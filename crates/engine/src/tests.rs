@@ -5,4 +5,4 @@ mod life;
 mod past;
 mod publishing;
 mod taking;
-mod world;
+pub(crate) mod world;

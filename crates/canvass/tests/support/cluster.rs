@@ -35,7 +35,13 @@ impl Cluster {
         std::fs::copy(secrets.join("tokens.secret"), secrets.join("voters.secret")).unwrap();
         std::fs::write(secrets.join("voters.secret"), "5a".repeat(32)).unwrap();
         let all = |role: &'static str, count| {
-            let options = options(role, &address, &file);
+            let mut options = options(role, &address, &file);
+            if role == "tally" {
+                options.extend([
+                    "--snapshots".to_owned(),
+                    snapshots(folder.path()).to_str().unwrap().to_owned(),
+                ]);
+            }
             let one = |number| Server::start(&data(folder.path(), role, number), &words(&options));
             (0..count).map(one).collect()
         };
@@ -48,12 +54,21 @@ impl Cluster {
         Cluster { kafka, address, key, gateways, tallies, boards, edges, definition: file, folder }
     }
 
+    /// Where the tallies write snapshots.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        snapshots(self.folder.path())
+    }
+
     /// One process that counts the cluster's log by itself.
     pub(crate) fn embedded(&self) -> Server {
         let file = self.definition.to_str().unwrap();
         let options = ["--kafka", &self.address, "--election", file];
         Server::start(&data(self.folder.path(), "embedded", 0), &options)
     }
+}
+
+fn snapshots(folder: &Path) -> PathBuf {
+    folder.join("snapshots")
 }
 
 fn words(options: &[String]) -> Vec<&str> {

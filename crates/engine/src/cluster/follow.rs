@@ -39,7 +39,7 @@ impl<L: Log> Process<L> {
 
 impl Board {
     /// Takes in what a board has published. All who read the same come to the same, number by number.
-    fn hear(&self, news: News) {
+    pub(super) fn hear(&self, news: News) {
         let before = self.published().borrow().seq;
         let issued = match news {
             // Another board goes on where the one before it ended.

@@ -11,6 +11,7 @@ use canvass_log::kafka::{From, Heard, Member, PublishError, Publisher, Subject};
 use super::messages::{Told, Value, heard};
 use super::{Audience, Bound, Process, place_of};
 use crate::partition::Partition;
+use crate::snapshot::{self, Snapshot};
 
 /// How soon something is tried again that Kafka did not do.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -18,9 +19,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const ANSWERED_AGAIN: u64 = 256;
 
 impl<L: Log> Process<L> {
-    /// Folds whatever partitions are this process's share.
+    /// Folds whatever partitions are this process's share, until told to stop.
     pub(super) async fn own(self: Arc<Self>, member: Member) -> Result<(), String> {
-        let mut assigned = member.assigned();
+        let (mut assigned, mut stopped) = (member.assigned(), self.stopped.clone());
         let mut working: BTreeMap<PartitionId, (u64, Bound)> = BTreeMap::new();
         loop {
             let share = assigned.borrow_and_update().clone();
@@ -38,16 +39,25 @@ impl<L: Log> Process<L> {
                     (number, Bound(self.tasks.spawn(Arc::clone(&self).own_one(id))))
                 });
             }
-            if assigned.changed().await.is_err() {
-                return Err("the group of tallies cannot be joined any more".to_owned());
+            let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
+            tokio::select! {
+                () = stop => break,
+                changed = assigned.changed() => {
+                    changed.map_err(|_| "the group of tallies cannot be joined any more")?;
+                }
             }
         }
+        for (_, bound) in working.into_values() {
+            bound.ended().await;
+        }
+        Ok(())
     }
 
     /// Folds one partition for as long as it is this process's.
     async fn own_one(self: Arc<Self>, id: PartitionId) -> Result<(), String> {
         loop {
             match Arc::clone(&self).tally(id).await {
+                Ok(()) => return Ok(()),
                 Err(Trouble::Fatal(reason)) => return Err(reason),
                 Err(Trouble::Publish(error)) => {
                     // Whoever wrote in between may have been right to: what is there now is read anew.
@@ -59,7 +69,8 @@ impl<L: Log> Process<L> {
         }
     }
 
-    async fn tally(self: Arc<Self>, id: PartitionId) -> Result<std::convert::Infallible, Trouble> {
+    /// Folds one partition until told to stop, and then writes a snapshot.
+    async fn tally(self: Arc<Self>, id: PartitionId) -> Result<(), Trouble> {
         let place = place_of(&self.definition, id);
         // From here on nobody else writes this partition's partials.
         let publisher = self.exchange.publisher(Subject::Partials, place).await?;
@@ -67,16 +78,40 @@ impl<L: Log> Process<L> {
         let end = self.log.end(id).await.map_err(|e| e.to_string())?;
         let from = Offset(end.0.saturating_sub(ANSWERED_AGAIN));
         let audience = Audience::Gateways { exchange: self.exchange.clone(), place, from };
-        let partition = Arc::new(Partition::outgoing(id, told));
-        // Nobody tells it to stop: it ends with this task.
-        let (_running, stop) = tokio::sync::watch::channel(false);
-        let folding = Arc::clone(&partition).run(Arc::clone(&self.log), audience, None, None, stop);
-        let _folding = Bound(self.tasks.spawn(folding));
-        partition.reached(end).await;
-        tracing::info!(partition = %id, batches = end.0, told = told.0, "the partition has been folded");
-        self.owned.lock().insert(id, Arc::clone(&partition));
-        let _answering = Bound(self.tasks.spawn(Arc::clone(&self).answer(Arc::clone(&partition), place)));
-        self.tell(&partition, &publisher).await
+        let snapshot = self.snapshot(id).await?;
+        let begun = snapshot.as_ref().map_or(0, |snapshot| snapshot.tally.end().0);
+        let partition = Arc::new(Partition::outgoing(id, snapshot, told));
+        let (snapshots, stop) = (Some(Arc::clone(&self.snapshots)), self.stopped.clone());
+        let folding = Arc::clone(&partition).run(Arc::clone(&self.log), audience, snapshots, None, stop);
+        let folding = Bound(self.tasks.spawn(folding));
+        let telling = async {
+            partition.reached(end).await;
+            let (begun, end, told) = (begun, end.0, told.0);
+            tracing::info!(partition = %id, begun, end, told, "the partition has been folded");
+            self.owned.lock().insert(id, Arc::clone(&partition));
+            let answering = Arc::clone(&self).answer(Arc::clone(&partition), place);
+            let _answering = Bound(self.tasks.spawn(answering));
+            self.tell(&partition, &publisher).await
+        };
+        let mut stop = self.stopped.clone();
+        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+        tokio::select! {
+            ended = telling => ended.map(|never| match never {}),
+            () = stopped => {
+                folding.ended().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// The snapshot of a partition, if there is one and it is of this log.
+    async fn snapshot(&self, id: PartitionId) -> Result<Option<Snapshot>, String> {
+        let folder = self.snapshots.folder.clone();
+        let loaded = tokio::task::spawn_blocking(move || snapshot::load(&folder, id)).await;
+        match loaded.map_err(|e| e.to_string())? {
+            Some(found) => snapshot::of_log(&*self.log, found).await.map_err(|e| e.to_string()),
+            None => Ok(None),
+        }
     }
 
     /// How far the partition was told by whoever owned it before.
