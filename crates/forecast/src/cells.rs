@@ -8,7 +8,7 @@ use crate::fit::Posterior;
 use crate::model::{Both, Model, PART, UnitVariance};
 
 /// Beyond so many open units, units of an area with the same levels are drawn together.
-pub const MAX_CELLS: usize = 4_096;
+pub const MAX_CELLS: usize = 2_048;
 /// A part is never taken to be all but nothing, nor all.
 const FRACTIONS: (f64, f64) = (0.02, 0.975);
 

@@ -79,8 +79,9 @@ pub(crate) fn solve(equations: &[Equation<'_>], prior_sd: &[f64], weights: &[f64
     for (column, sd) in prior_sd.iter().enumerate() {
         matrix[(column, column)] += 1.0 / (sd * sd);
     }
-    let is_factored = factor(&mut matrix);
-    debug_assert!(is_factored, "prior precisions are positive, and finite equations keep the matrix so");
+    if !factor(&mut matrix) {
+        unreachable!("prior precisions are positive, and finite equations keep the matrix so");
+    }
     let mut mean: Vec<f64> = right;
     forward(&matrix, &mut mean);
     for column in (0..size).rev() {
