@@ -6,7 +6,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -87,6 +87,44 @@ fn watch(address: &str, stop: &AtomicBool) -> BTreeMap<(u64, u64), String> {
         assert_eq!(*known, body, "{number:?}");
     }
     seen
+}
+
+/// Follows the contest on an edge, from a number or anew.
+fn follow(edge: &Server, last: Option<&str>) -> BufReader<TcpStream> {
+    let mut socket = TcpStream::connect(&edge.address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let resume = last.map_or_else(String::new, |last| format!("last-event-id: {last}\r\n"));
+    write!(socket, "GET /api/v1/events?contest=song HTTP/1.1\r\nhost: edge\r\n{resume}\r\n").unwrap();
+    BufReader::new(socket)
+}
+
+/// The next event of a stream: its number and its name.
+fn next_event(stream: &mut BufReader<TcpStream>) -> (String, String) {
+    let mut number = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "the stream ended");
+        if let Some(id) = line.strip_prefix("id: ") {
+            number = id.trim().to_owned();
+        } else if let Some(name) = line.strip_prefix("event: ") {
+            return (number, name.trim().to_owned());
+        }
+    }
+}
+
+/// Who followed one edge goes on at the other from where they were: with a delta, not from the beginning.
+fn readers_move_between_edges(cluster: &Cluster, voters: &mut usize) {
+    let mut first = follow(&cluster.edges[0], None);
+    assert_eq!(next_event(&mut first).1, "hello");
+    let (number, name) = next_event(&mut first);
+    assert_eq!(name, "snapshot");
+    drop(first);
+    cast(&cluster.gateways, *voters..*voters + 1);
+    *voters += 1;
+    shows(&cluster.edges[1], *voters);
+    let mut second = follow(&cluster.edges[1], Some(&number));
+    let names: Vec<_> = (0..2).map(|_| next_event(&mut second).1).collect();
+    assert_eq!(names, ["hello", "delta"]);
 }
 
 /// A part of a cluster that goes and comes back.
@@ -188,6 +226,7 @@ fn readers_see_every_vote_once_whatever_is_killed() {
     let same = both.inspect(|(one, other)| assert_eq!(one, other)).count();
     assert!(same > 0, "the edges have shown something in common");
     voters_who_ask_again_change_nothing(&cluster, voters);
+    readers_move_between_edges(&cluster, &mut voters);
     // A tally that is asked to end leaves snapshots, from which the others go on.
     cluster.tallies.pop().unwrap().stop();
     assert!(std::fs::read_dir(cluster.snapshots()).unwrap().count() > 0);
