@@ -179,3 +179,29 @@ pub fn numbered(counties: &[County]) -> BTreeMap<&str, usize> {
     states.values_mut().enumerate().for_each(|(number, place)| *place = number);
     states
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "fips,st,county_name,dem08,gop08,dem12,gop12,dem16,gop16,dem20,gop20,white_pct,black_pct,\
+        hispanic_pct,foreignborn_pct,age29andunder_pct,age65andolder_pct,median_hh_inc,lesscollege_pct,rural_pct,\
+        ruralurban_cc";
+
+    #[test]
+    fn counties_are_sorted_and_a_row_that_is_none_is_named() {
+        let row = |fips: &str, st: &str, class: &str| {
+            format!("\n{fips},{st},A County,1,2,3,4,5,6,7,8,1,2,3,4,5,6,50000,8,9,{class}")
+        };
+        let read = |rows: &[String]| read(format!("{HEADER}{}", rows.concat()).as_bytes());
+        let counties = read(&[row("02", "NC", "9"), row("01", "VA", "1")]).unwrap_or_default();
+        let fips: Vec<&str> = counties.iter().map(|county| county.fips.as_str()).collect();
+        assert_eq!(fips, ["01", "02"]);
+        assert_eq!((counties[0].votes(2012), counties[0].votes(1999)), ([3, 4], [0, 0]));
+        let fault = |rows: &[String]| read(rows).err().map(|fault| fault.0).unwrap_or_default();
+        assert!(fault(&[row("01", "XX", "1")]).contains("county 01"));
+        assert!(fault(&[row("01", "NC", "0")]).contains("urban class"));
+        assert!(fault(&[row("01", "NC", "much")]).contains("line: 2"));
+        assert!(fault(&[]).contains("empty"));
+    }
+}

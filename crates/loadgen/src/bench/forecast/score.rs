@@ -119,3 +119,41 @@ impl Score {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(inner: (f64, f64), outer: (f64, f64), truth: f64) -> Case {
+        Case { middle: f64::midpoint(inner.0, inner.1), inner, outer, crps: None, rank: None, truth }
+    }
+
+    #[test]
+    fn a_miss_costs_twenty_times_its_size_and_a_wrong_call_is_counted() {
+        let held = case((1.0, 5.0), (-1.0, 7.0), 2.0);
+        let missed = case((1.0, 5.0), (0.5, 7.0), -1.0);
+        assert!((held.interval_score() - 4.0).abs() < 1e-9 && (missed.interval_score() - 44.0).abs() < 1e-9);
+        assert_eq!((held.call(), missed.call()), (None, Some(false)));
+        let score = Score::of([&held, &missed]);
+        assert_eq!((score.cases, score.calls, score.wrong), (2, 1, 1));
+        assert!(
+            (score.coverage - 0.5).abs() < 1e-9 && (score.interval_score - 24.0).abs() < 1e-9,
+            "{score:?}"
+        );
+        assert!((score.error - 2.5).abs() < 1e-9, "{score:?}");
+        assert_eq!(
+            (missed.within(0.90), missed.within(0.99), missed.within(0.5)),
+            (Some(false), Some(false), None)
+        );
+    }
+
+    // Of draws spread evenly from 0 to 1, with the truth at one end, the score is 1/2 - 1/6.
+    #[test]
+    fn the_ranked_probability_score_is_that_of_its_definition() {
+        let draws: Vec<f64> = (0..1_000).map(|i| (f64::from(i) + 0.5) / 1_000.0).collect();
+        let case = Case::of(draws, 0.0);
+        let crps = case.crps.unwrap_or_default();
+        assert!((crps - 100.0 / 3.0).abs() < 0.1, "{crps}");
+        assert_eq!(case.rank, Some(0.0));
+    }
+}

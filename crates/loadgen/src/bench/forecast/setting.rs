@@ -153,3 +153,33 @@ fn ranks(counties: &[County], last: u16) -> Vec<f64> {
     }
     ranks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_order_has_each_county_once_and_the_largest_come_last() {
+        let row = |i: u64| {
+            let st = if i.is_multiple_of(2) { "NC" } else { "CA" };
+            let votes = 100 + i * 37 % 101;
+            format!("\n{i:05},{st},A,{votes},1,{votes},1,{votes},1,{votes},1,1,2,3,4,5,6,50000,8,9,3")
+        };
+        let header = "fips,st,county_name,dem08,gop08,dem12,gop12,dem16,gop16,dem20,gop20,white_pct,black_pct,\
+            hispanic_pct,foreignborn_pct,age29andunder_pct,age65andolder_pct,median_hh_inc,lesscollege_pct,rural_pct,\
+            ruralurban_cc";
+        let table = format!("{header}{}", (0..60).map(row).collect::<String>());
+        let counties = counties::read(table.as_bytes()).unwrap_or_default();
+        assert_eq!(counties.len(), 60);
+        for order in Order::ALL {
+            let places = order.places(&counties, 2016);
+            let mut sorted = places.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..60).collect::<Vec<_>>(), "{}", order.name());
+            assert_eq!(places, order.places(&counties, 2016));
+        }
+        let votes = |place: &usize| counties[*place].votes(2016)[0];
+        assert!(Order::Size.places(&counties, 2016).is_sorted_by_key(votes));
+        assert_ne!(Order::Random(1).places(&counties, 2016), Order::Random(2).places(&counties, 2016));
+    }
+}
