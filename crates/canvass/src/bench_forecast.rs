@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use canvass_loadgen::bench::forecast::{self, Elex, Input, Progress, counties};
+use canvass_loadgen::bench::forecast::{self, Elex, Input, PACKAGE, Progress, counties};
 use canvass_protocol::interchange::nc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -40,9 +40,13 @@ pub(crate) fn run(args: &ForecastArgs) -> Outcome {
     let counties = table.map_err(|e| named(&args.counties, e.to_string()))?;
     let feed = |path: &PathBuf| nc::read(tools::open(path)?).map_err(|e| named(path, e.to_string()));
     let feed = args.night.as_ref().map(feed).transpose()?;
-    let elex = args.elex.as_deref().map(Elex::install).transpose().map_err(|e| e.to_string())?;
-    let input = Input { counties, feed, elex, seeds: args.seeds };
     let bar = bar();
+    let install = |folder: &Path| {
+        tell(&bar, &Progress { done: 0, of: 1, what: format!("installing {PACKAGE}, once") });
+        Elex::install(folder).map_err(|e| e.to_string())
+    };
+    let elex = args.elex.as_deref().map(install).transpose()?;
+    let input = Input { counties, feed, elex, seeds: args.seeds };
     let report = forecast::run(&input, &mut |progress| tell(&bar, progress)).map_err(|e| e.to_string())?;
     bar.finish_and_clear();
     if let Some(folder) = &args.out {
