@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import axe from "axe-core";
-import { fill } from "./harness.js";
+import { fill, until } from "./harness.js";
 import { browser, server } from "./stage.js";
 
 const PAGES = [
@@ -81,6 +81,28 @@ test("a correction stands in the corrections log with old and new", async () => 
       assert.ok(text.includes(part), `${part} in\n${text}`);
     }
   }
+  await context.close();
+});
+
+test("a projection is told in words, drawn as ranges and written as a table, without JavaScript", async () => {
+  const context = await browser.newContext({ javaScriptEnabled: false });
+  const page = await context.newPage();
+  const part = page.locator('section[data-part="projection"]');
+  await until(async () => {
+    await page.goto(`${server.url}/contests/mayor`);
+    return (await part.innerText()).includes("of 1,000 draws");
+  }, "the projection is on the page");
+  assert.equal(await part.locator("svg.fuzzy rect.band").count(), 6, "two ranges a selection, and no needle");
+  const rows = await part.locator("tbody tr").allInnerTexts();
+  assert.equal(rows.length, 3);
+  for (const row of rows) assert.ok(!/[^\d>]100\.0|[^\d.<]0\.0\u202f%/.test(row), `nothing is certain yet: ${row}`);
+  assert.ok((await part.innerText()).includes("is an estimate"), "it is told apart from results");
+  await page.goto(`${server.url}/contests/mayor?unit=n-1`);
+  assert.ok((await part.innerText()).includes("not projected"), "a precinct says that it is not projected");
+  await page.goto(`${server.url}/contests/bridge`);
+  assert.ok((await part.innerText()).includes("There is no projection"), "no baseline, no projection, and why");
+  await page.goto(`${server.url}/contests/song`);
+  assert.equal(await part.count(), 0, "live votes are not projected");
   await context.close();
 });
 

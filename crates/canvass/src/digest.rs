@@ -1,5 +1,6 @@
 //! `canvass digest`: folds a whole log and prints what it adds up to.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,14 @@ pub(crate) async fn run(args: DigestArgs) -> Outcome {
 
 async fn print<L: Log>(log: L) -> Outcome {
     let log = Arc::new(log);
-    let options = Options { folder: None, tick: Duration::from_secs(60), audit: None, secret: None };
+    let options = Options {
+        folder: None,
+        tick: Duration::from_secs(60),
+        audit: None,
+        secret: None,
+        only_read: true,
+        baselines: BTreeMap::new(),
+    };
     let engine = Engine::start(Arc::clone(&log), None, options).await.map_err(|e| e.to_string())?;
     for (partition, digest) in engine.digests() {
         say(format_args!("{partition} {digest}"));

@@ -1,11 +1,13 @@
 //! The binary: every role and tool of Canvass behind one command.
 
 mod anchor;
+mod baselines;
 mod bench_forecast;
 mod cluster;
 mod config;
 mod demo;
 mod digest;
+mod forecast;
 mod kafka;
 mod keys;
 mod serve;
@@ -51,6 +53,8 @@ enum Command {
     Proof(verify::ProofArgs),
     /// Count a folder's whole log again and print the digest of each partition
     Digest(digest::DigestArgs),
+    /// Compute a published projection again, from the log and the baseline alone
+    Forecast(forecast::ForecastArgs),
     /// Anchors of the log on a chain
     #[command(subcommand)]
     Anchor(anchor::AnchorCommand),
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => on_runtime(verify::run(args)),
         Command::Proof(args) => on_runtime(verify::run_proof(args)),
         Command::Digest(args) => on_runtime(digest::run(args)),
+        Command::Forecast(args) => on_runtime(forecast::run(args)),
         Command::Anchor(command) => on_runtime(anchor::run(command)),
         Command::Key(command) => keys::key(&command),
         Command::Token(command) => keys::token(&command),
@@ -128,19 +133,24 @@ fn say(line: impl std::fmt::Display) {
 fn read_definition(path: &std::path::Path) -> Result<canvass_election::Definition, String> {
     let text =
         std::fs::read_to_string(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
-    canvass_protocol::definition::parse(&text).map_err(|faults| {
-        let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
-        let count = if faults.len() == 1 { "a fault".to_owned() } else { format!("{} faults", faults.len()) };
-        format!("{} has {count}:\n{}", path.display(), lines.join("\n"))
-    })
+    canvass_protocol::definition::parse(&text).map_err(|faults| listed(path, &faults))
+}
+
+/// All faults of a file, a line each.
+fn listed(path: &std::path::Path, faults: &[canvass_protocol::definition::Fault]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
+    let count = if faults.len() == 1 { "a fault".to_owned() } else { format!("{} faults", faults.len()) };
+    format!("{} has {count}:\n{}", path.display(), lines.join("\n"))
 }
 
 fn check(args: &CheckArgs) -> Outcome {
     let definition = read_definition(&args.file)?;
+    let baselines = baselines::beside(&args.file, &definition)?;
     say(format_args!(
-        "{} is a good definition: {} contests, {} reporting units ({} without parts), {} partitions of votes and {} of returns",
+        "{} is a good definition: {} contests ({} with a baseline), {} reporting units ({} without parts), {} partitions of votes and {} of returns",
         args.file.display(),
         definition.contests.len(),
+        baselines.len(),
         definition.units.len(),
         definition.leaves(canvass_election::ids::UnitId(0)),
         definition.partitions.votes,

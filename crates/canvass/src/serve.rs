@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::anchor::AnchorArgs;
+use crate::baselines::{self, Baselines};
 use crate::cluster::{self, ClusterArgs};
 use crate::kafka::KafkaArgs;
 use crate::keys::Folder;
@@ -129,11 +130,22 @@ async fn start_on<L: Log>(
     let stored = stored_definition(&*log).await.map_err(|e| e.to_string())?;
     // The log is named after its election unless its key was made with another name.
     let named = stored.as_ref().or(definition.as_ref());
+    let baselines = match (&args.election, named) {
+        (_, None) => Baselines::new(),
+        (Some(file), Some(definition)) => {
+            let read = baselines::beside(file, definition)?;
+            baselines::keep(&folder, &read)?;
+            read
+        }
+        (None, Some(definition)) => baselines::of_folder(&folder, definition),
+    };
     let key = named.map(|definition| folder.log_key(&definition.id)).transpose()?;
     let witnesses = args.witnesses.as_deref().map(witnesses::read).transpose()?.unwrap_or_default();
     let options = Options {
         folder: Some(args.data.clone()),
         tick: Duration::from_millis(args.tick_ms),
+        only_read: false,
+        baselines,
         secret: Some(Secret::new(folder.voter_secret()?).sign()),
         audit: key.filter(|_| args.proof != Proof::None).map(|key| witnesses.options(key, args.proof)),
     };

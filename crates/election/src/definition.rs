@@ -96,6 +96,9 @@ pub struct Contest {
     pub selections: Vec<Selection>,
     /// Whether units report counts or voters vote here.
     pub counting: Counting,
+    /// Name of the file of the last comparable election, from which projections are made.
+    #[serde(default)]
+    pub baseline: Option<String>,
 }
 
 /// One option of a contest.

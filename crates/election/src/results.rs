@@ -111,15 +111,19 @@ impl ContestResults {
         self.state.recounts.values().any(touches)
     }
 
+    /// Whether nothing more is to come from `unit`. Units report early votes long before their last ones: complete
+    /// is what has every count type from every unit, or what the desk has closed.
+    pub fn is_complete(&self, definition: &Definition, contest: &Contest, unit: UnitId) -> bool {
+        let types = u32::try_from(contest.count_types().len()).unwrap_or(u32::MAX);
+        let all_in = contest.voting().is_none()
+            && u64::from(self.unit(unit).cells) == u64::from(definition.leaves(unit)) * u64::from(types);
+        all_in || self.state.closed.is_some()
+    }
+
     /// How far the results of `unit` are.
     pub fn status(&self, definition: &Definition, contest: &Contest, unit: UnitId) -> ResultsStatus {
         let results = self.unit(unit);
-        // Units report early votes long before their last ones: complete is what has every count type from
-        // every unit, or what the desk has closed.
-        let types = u32::try_from(contest.count_types().len()).unwrap_or(u32::MAX);
-        let all_in = contest.voting().is_none()
-            && u64::from(results.cells) == u64::from(definition.leaves(unit)) * u64::from(types);
-        let complete = all_in || self.state.closed.is_some();
+        let complete = self.is_complete(definition, contest, unit);
         if self.state.certified.is_some() {
             return if self.state.corrected_since {
                 ResultsStatus::Correction

@@ -21,7 +21,7 @@ use proptest::prelude::*;
 fn contest(kind: ContestKind, selections: usize, counting: Counting) -> Contest {
     let selection = |i: usize| Selection { id: i.to_string(), name: String::new(), party: None };
     let selections = (0..selections).map(selection).collect();
-    Contest { id: "c".into(), name: "C".into(), kind, unit: UnitId(0), selections, counting }
+    Contest { id: "c".into(), name: "C".into(), kind, unit: UnitId(0), selections, counting, baseline: None }
 }
 
 fn returns() -> Counting {

@@ -5,19 +5,24 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use canvass_election::ids::{ContestId, PartitionId, Timestamp};
+use canvass_election::ids::{ContestId, Offset, PartitionId, Timestamp};
 use canvass_election::results::ContestResults;
 use canvass_election::{Definition, Merge};
 use canvass_protocol::document::Stamp;
+use canvass_protocol::projection::Projection;
 use canvass_protocol::stream::Seq;
 use tokio::sync::watch;
+
+mod projecting;
+
+pub(crate) use projecting::Projecting;
 
 use crate::clock::system_time;
 use crate::history::{
     self, At, Change, Limit, PartitionHistory, SharedHistory, TimelinePoint, TimelineQuery, read,
 };
 use crate::partition::Partition;
-use crate::publications::{List, Past, Publication};
+use crate::publications::{List, Past, Projected, Publication};
 
 /// What readers see: the results of every contest, whole, under one number.
 #[derive(Debug, Clone)]
@@ -35,10 +40,12 @@ pub struct PublishedContest {
     pub stamp: Arc<Stamp>,
     /// Its results.
     pub results: Arc<ContestResults>,
+    /// How they may end, as far as it was known.
+    pub projection: Option<Arc<Projection>>,
 }
 
 pub(crate) struct Board {
-    definition: Arc<Definition>,
+    pub(crate) definition: Arc<Definition>,
     histories: BTreeMap<PartitionId, SharedHistory>,
     merge: Mutex<Merge>,
     publications: RwLock<Vec<Publication>>,
@@ -46,6 +53,7 @@ pub(crate) struct Board {
     published: watch::Sender<Arc<Published>>,
     /// Told of whatever was taken in, also where it changed no contest.
     heard: watch::Sender<()>,
+    pub(crate) projecting: Projecting,
 }
 
 impl Board {
@@ -65,6 +73,7 @@ impl Board {
             list: Mutex::new(list),
             published: watch::Sender::new(Arc::new(nothing)),
             heard: watch::Sender::default(),
+            projecting: Projecting::default(),
         }
     }
 
@@ -77,13 +86,14 @@ impl Board {
     pub(crate) fn start(
         definition: &Arc<Definition>,
         partitions: &[Arc<Partition>],
+        projecting: Projecting,
         past: Past,
         list: Option<List>,
     ) -> io::Result<Self> {
         // Later than any before, even if the list of publications was lost.
         let epoch = past.epoch.saturating_add(1).max(system_time().0 / 1000);
         let histories = partitions.iter().map(|p| (p.id, p.shared_history())).collect();
-        let board = Self::new(definition, histories, past, list);
+        let board = Board { projecting, ..Self::new(definition, histories, past, list) };
         let mut merge = board.merge();
         partitions.iter().for_each(|partition| drop(merge.merge(&partition.take_partial())));
         board.begin(epoch, system_time(), merge)?;
@@ -145,7 +155,7 @@ impl Board {
         }
     }
 
-    /// Merges what is new and publishes it. Publishes nothing where nothing has changed.
+    /// Merges what is new and publishes it, with the projections that wait. Publishes nothing where nothing has changed.
     pub(crate) fn publish(&self, partitions: &[Arc<Partition>]) -> io::Result<()> {
         let mut merge = self.merge();
         let mut changed = Vec::new();
@@ -168,6 +178,8 @@ impl Board {
         published: Timestamp,
         mut changed: Vec<ContestId>,
     ) -> io::Result<()> {
+        let projections = self.projecting.take();
+        changed.extend(projections.keys());
         changed.sort_unstable();
         changed.dedup();
         if changed.is_empty() {
@@ -182,14 +194,18 @@ impl Board {
             time: results.time,
             watermark: results.watermark.clone(),
             contests: changed,
+            projections: projections.values().map(|new| new.made_from.clone()).collect(),
         };
         let stamp = publication.stamp();
         let contests = (0u16..).map(ContestId).zip(&results.contests).map(|(id, results)| {
-            let stamp = match before.contests.get(id.index()) {
+            let before = before.contests.get(id.index());
+            let stamp = match before {
                 Some(before) if !publication.contests.contains(&id) => Arc::clone(&before.stamp),
                 _ => Arc::clone(&stamp),
             };
-            PublishedContest { stamp, results: Arc::clone(results) }
+            let new = projections.get(&id).map(|new| Arc::clone(&new.projection));
+            let projection = new.or_else(|| before.and_then(|before| before.projection.clone()));
+            PublishedContest { stamp, results: Arc::clone(results), projection }
         });
         let now = Published { seq: number, contests: contests.collect() };
         drop(merge);
@@ -202,37 +218,50 @@ impl Board {
     /// The results as they stood.
     pub(crate) fn results_at(&self, at: At) -> Option<Published> {
         let publications = self.publications.read().unwrap_or_else(PoisonError::into_inner);
-        let (stamps, seq, limits) = match at {
+        let (stamps, seq, limits, made) = match at {
             At::Seq(number) => {
                 let index = publications.binary_search_by_key(&number, Publication::number).ok()?;
                 let stamps = self.stamps_at(&publications, index);
                 let limits = publications[index].watermark.clone();
-                (stamps, number, Some(limits))
+                (stamps, number, Some(limits), self.projections_at(&publications, index))
             }
             At::Time(time) => {
                 // The last number that shows nothing later, as far as one is known.
                 let index = publications.partition_point(|p| p.time <= time).checked_sub(1);
                 let seq = index.map_or(Seq::default(), |index| publications[index].number());
                 let stamp = Arc::new(Stamp { seq, time, watermark: BTreeMap::new() });
-                (self.definition.contests.iter().map(|_| Arc::clone(&stamp)).collect(), seq, None)
+                let stamps = self.definition.contests.iter().map(|_| Arc::clone(&stamp)).collect();
+                (stamps, seq, None, BTreeMap::new())
             }
         };
         drop(publications);
+        let results = self.merged(at, limits.as_ref());
+        let mut made =
+            made.into_iter().map(|(contest, from)| (contest, self.project_again(seq.epoch, &from)));
+        let made: BTreeMap<_, _> = made.by_ref().collect();
+        let contests = (0u16..).map(ContestId).zip(stamps.into_iter().zip(results));
+        let contests = contests.map(|(id, (stamp, results))| PublishedContest {
+            stamp,
+            results,
+            projection: made.get(&id).cloned().flatten(),
+        });
+        Some(Published { seq, contests: contests.collect() })
+    }
+
+    /// What all partitions had, up to a time or to where each of them was.
+    fn merged(&self, at: At, limits: Option<&BTreeMap<PartitionId, Offset>>) -> Vec<Arc<ContestResults>> {
         let mut merge = Merge::new(Arc::clone(&self.definition));
         for (id, history) in &self.histories {
-            let limit = match (at, &limits) {
-                (At::Time(time), _) => Limit::Time(time),
-                (At::Seq(_), limits) => {
-                    let end = limits.as_ref().and_then(|l| l.get(id)).copied();
+            let limit = match at {
+                At::Time(time) => Limit::Time(time),
+                At::Seq(_) => {
+                    let end = limits.and_then(|l| l.get(id)).copied();
                     Limit::End(end.unwrap_or_default())
                 }
             };
             merge.merge(&read(history).partial_at(*id, limit));
         }
-        let results = merge.results().contests.iter().cloned();
-        let contests = stamps.into_iter().zip(results);
-        let contests = contests.map(|(stamp, results)| PublishedContest { stamp, results }).collect();
-        Some(Published { seq, contests })
+        merge.results().contests.clone()
     }
 
     /// For each contest, the last publication up to `index` in which it changed.
@@ -254,6 +283,29 @@ impl Board {
             }
         }
         stamps.into_iter().map(|s| s.unwrap_or_else(|| publications[index].stamp())).collect()
+    }
+
+    /// The results of a contest as they were published under a number.
+    pub(crate) fn contest_at(&self, contest: ContestId, number: Seq) -> Option<Arc<ContestResults>> {
+        let publications = self.publications.read().unwrap_or_else(PoisonError::into_inner);
+        let index = publications.binary_search_by_key(&number, Publication::number).ok()?;
+        let limits = publications[index].watermark.clone();
+        drop(publications);
+        self.merged(At::Seq(number), Some(&limits)).into_iter().nth(contest.index())
+    }
+
+    /// For each contest, what the last projection up to `index` was made from.
+    fn projections_at(&self, publications: &[Publication], index: usize) -> BTreeMap<ContestId, Projected> {
+        let mut made = BTreeMap::new();
+        let epoch = publications[index].epoch;
+        let run = publications[..=index].iter().rev().take_while(|p| p.epoch == epoch);
+        for projected in run.flat_map(|publication| &publication.projections) {
+            made.entry(projected.contest).or_insert_with(|| projected.clone());
+            if made.len() == self.projecting.projectors.len() {
+                break;
+            }
+        }
+        made
     }
 
     pub(crate) fn timeline(&self, query: &TimelineQuery<'_>) -> Vec<TimelinePoint> {

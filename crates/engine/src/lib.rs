@@ -17,6 +17,7 @@ mod cluster;
 mod history;
 mod ingest;
 mod partition;
+mod projection;
 mod publications;
 mod secret;
 mod snapshot;
@@ -27,7 +28,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use canvass_election::ids::{Nullifier, PartitionId, RecordId};
+use canvass_election::ids::{ContestId, Nullifier, PartitionId, RecordId};
 use canvass_election::tally::{Cast, HeldReturn, Remembered};
 use canvass_election::{Definition, Digest, Record};
 use futures_util::future::BoxFuture;
@@ -106,6 +107,11 @@ impl Engine {
     /// The latest publication; the receiver is told of each new one.
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
         self.board.published()
+    }
+
+    /// Whether projections are made of a contest.
+    pub fn is_projected(&self, contest: ContestId) -> bool {
+        self.board.is_projected(contest)
     }
 
     /// The published results as they stood, or none where nothing was published then.

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use canvass_election::ids::{ContestId, Offset, PartitionId, Timestamp};
+use canvass_election::ids::{ContestId, Offset, PartitionId, SelectionId, Timestamp};
 use canvass_protocol::document::Stamp;
 use canvass_protocol::stream::Seq;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,22 @@ pub(crate) struct Publication {
     pub(crate) watermark: BTreeMap<PartitionId, Offset>,
     /// The contests that changed.
     pub(crate) contests: Vec<ContestId>,
+    /// The projections that were new; what they say follows from what is written here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) projections: Vec<Projected>,
+}
+
+/// What a projection was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Projected {
+    /// The contest.
+    pub(crate) contest: ContestId,
+    /// The number, in the same run, of the results it stands on.
+    pub(crate) basis: u64,
+    /// The hash of model and baseline.
+    pub(crate) model: String,
+    /// Whom the projection before it would have let the desk call.
+    pub(crate) before: Option<SelectionId>,
 }
 
 impl Publication {
@@ -149,7 +165,15 @@ mod tests {
 
     fn publication(epoch: u64, seq: u64, (a, b): (u64, u64)) -> Publication {
         let (published, time) = (Timestamp(9), Timestamp(8));
-        Publication { epoch, seq, published, time, watermark: ends(a, b), contests: vec![ContestId(1)] }
+        Publication {
+            epoch,
+            seq,
+            published,
+            time,
+            watermark: ends(a, b),
+            contests: vec![ContestId(1)],
+            projections: Vec::new(),
+        }
     }
 
     fn written(publications: &[Publication]) -> (tempfile::TempDir, std::path::PathBuf) {

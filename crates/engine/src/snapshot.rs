@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::history::PartitionHistory;
 
 const MAGIC: &[u8; 8] = b"CANVSNAP";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HEADER: usize = 16;
 
 /// A partition's state after some prefix of its batches.

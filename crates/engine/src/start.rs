@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use canvass_election::event::Event;
-use canvass_election::ids::{Offset, PartitionId, RecordId, RequestId};
+use canvass_election::ids::{ContestId, Offset, PartitionId, RecordId, RequestId};
 use canvass_election::{Definition, Record};
 use canvass_log::kafka::KafkaOpenError;
 use canvass_log::{AppendError, Batch, Entry, Log, ReadError};
@@ -18,11 +18,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::audit::{Audit, AuditError, AuditOptions, Promises, Recent, partition_key};
-use crate::board::Board;
+use crate::board::{Board, Projecting};
 use crate::clock::{Clock, system_time};
 use crate::cluster::{Audience, Part};
 use crate::ingest::{Ingest, Waiting};
 use crate::partition::{Partition, Snapshots};
+use crate::projection::Projector;
 use crate::publications::{List, Past};
 use crate::{Engine, Stop, snapshot};
 
@@ -37,6 +38,10 @@ pub struct Options {
     pub audit: Option<AuditOptions>,
     /// What the voters' secret is known by: see [`crate::Secret::sign`].
     pub secret: Option<RequestId>,
+    /// Whether what the folder holds is read, and nothing there is written.
+    pub only_read: bool,
+    /// Texts of baseline files, by the contests' text ids.
+    pub baselines: BTreeMap<String, String>,
 }
 
 /// Why an engine cannot start.
@@ -76,6 +81,14 @@ pub enum StartError {
     /// What the log holds cannot be decoded.
     #[error("{0}")]
     Decode(String),
+    /// A baseline does not fit its contest.
+    #[error("the baseline of the contest `{contest}` does not fit:\n{faults}")]
+    Baseline {
+        /// The contest's text id.
+        contest: String,
+        /// What is wrong, a line each.
+        faults: String,
+    },
     /// The log cannot be published.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -205,7 +218,11 @@ impl Engine {
         let first = log.entry(PartitionId::CONTROL, Offset(0)).await?;
         let identity = first.map_or(0, |entry| crc32c::crc32c(&entry.batch.bytes));
         let (past, list) = match in_folder("publications.ndjson") {
-            Some(path) => (Past::read(&path, identity, &ends)?, Some(List::open(&path, identity)?)),
+            Some(path) => {
+                let past = Past::read(&path, identity, &ends)?;
+                let list = (!options.only_read).then(|| List::open(&path, identity));
+                (past, list.transpose()?)
+            }
             None => (Past::default(), None),
         };
         let (stop_taking, taking_stopped) = watch::channel(false);
@@ -213,7 +230,7 @@ impl Engine {
         let (fail, failed) = watch::channel(None);
         let waiting = Arc::new(Waiting::new(system_time().0 << 20));
         let tasks = Tasks { waiting: Arc::clone(&waiting), fail };
-        let snapshots = in_folder("snapshots").map(Snapshots::new);
+        let snapshots = in_folder("snapshots").filter(|_| !options.only_read).map(Snapshots::new);
         let partitions = load(&*log, &definition, snapshots.as_ref(), &past).await?;
         let audit = in_folder("proof").zip(options.audit);
         let recent = Recent::default();
@@ -231,7 +248,9 @@ impl Engine {
         recovered(&partitions, &ends, failed.clone()).await.map_err(StartError::Decode)?;
         partitions.values().for_each(|p| clock.recorded(p.tally().time()));
         let all: Vec<_> = partitions.values().cloned().collect();
-        let board = Arc::new(Board::start(&definition, &all, past, list)?);
+        let projecting = Projecting::new(projectors(&definition, &options.baselines)?);
+        let board = Arc::new(Board::start(&definition, &all, projecting, past, list)?);
+        folding.push(tasks.spawn(Arc::clone(&board).project(stopped.clone()).map(Ok)));
         folding.push(tasks.spawn(Arc::clone(&board).run(all, options.tick, stopped.clone()).map(Ok)));
         let ids: Vec<_> = definition.partition_ids().collect();
         let audit = match audit {
@@ -254,6 +273,24 @@ impl Engine {
         let cluster = Part::default();
         Ok(Engine { definition, clock, ingest, partitions, cluster, board, lookup, audit, failed, stop })
     }
+}
+
+/// What projects the contests that have a baseline.
+fn projectors(
+    definition: &Definition,
+    baselines: &BTreeMap<String, String>,
+) -> Result<BTreeMap<ContestId, Projector>, StartError> {
+    let mut projectors = BTreeMap::new();
+    for (id, contest) in definition.contest_ids() {
+        let Some(text) = baselines.get(&contest.id) else { continue };
+        let fault = |faults: String| StartError::Baseline { contest: contest.id.clone(), faults };
+        let baseline = canvass_protocol::baseline::parse(text, definition, id).map_err(|faults| {
+            fault(faults.iter().map(|f| format!("  {f}")).collect::<Vec<_>>().join("\n"))
+        })?;
+        let projector = Projector::new(definition, id, &baseline, text);
+        projectors.insert(id, projector.map_err(|e| fault(format!("  {e}")))?);
+    }
+    Ok(projectors)
 }
 
 /// Every partition, as far as its snapshot goes. Snapshots are read side by side.

@@ -194,8 +194,14 @@ impl Edge {
 /// Builds the document of a publication.
 pub(crate) fn build(engine: &Engine, published: &Published, key: DocumentKey) -> Document {
     let contest = &published.contests[key.contest.index()];
-    let value =
-        document(engine.definition(), &contest.results, &contest.stamp, (key.contest, key.unit, key.by));
+    let projection = contest.projection.as_deref();
+    let value = document(
+        engine.definition(),
+        &contest.results,
+        &contest.stamp,
+        projection,
+        (key.contest, key.unit, key.by),
+    );
     let body = Body::new("application/json", value.to_string());
     Document { seq: contest.stamp.seq, value, body }
 }

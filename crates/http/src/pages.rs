@@ -13,6 +13,7 @@ mod format;
 mod history;
 mod notes;
 mod overview;
+mod projection;
 mod standing;
 mod view;
 mod words;

@@ -221,10 +221,25 @@ fn read_contest(
         Some(unit) => object.known("unit", "unit", &unit, units),
     };
     let counting = read_counting(object);
+    let baseline = object.optional_text("baseline");
+    if baseline.is_some() {
+        let many = matches!(kind, Some(ContestKind::NOfM { .. }));
+        if many || matches!(counting, Some(Counting::Votes(_))) {
+            object.fault("baseline", "only a contest of one seat that counts `returns` is projected");
+        }
+    }
     if selections.len() < 2 {
         object.fault("selections", "a contest needs at least two selections");
     }
-    Some(Contest { id: id?, name: name?, kind: kind?, unit: unit?, selections, counting: counting? })
+    Some(Contest {
+        id: id?,
+        name: name?,
+        kind: kind?,
+        unit: unit?,
+        selections,
+        counting: counting?,
+        baseline,
+    })
 }
 
 fn read_selection(object: &Object, parties: &BTreeMap<&str, u16>) -> Option<Selection> {
@@ -441,6 +456,7 @@ fn contest_value(definition: &Definition, contest: &Contest) -> Value {
             map.insert("eligibility".into(), json!(voting.eligibility));
         }
     }
+    put(&mut map, "baseline", contest.baseline.as_ref().map(|b| json!(b)));
     Value::Object(map)
 }
 

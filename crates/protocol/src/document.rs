@@ -13,6 +13,7 @@ use canvass_election::results::{ContestResults, leaders, share};
 use canvass_election::tally::Call;
 use serde_json::{Map, Value, json};
 
+use crate::projection::Projection;
 use crate::stream::Seq;
 use crate::time;
 
@@ -50,11 +51,12 @@ impl By {
     }
 }
 
-/// The document of one contest in one unit.
+/// The document of one contest in one unit, with what is projected of it.
 pub fn document(
     definition: &Definition,
     results: &ContestResults,
     stamp: &Stamp,
+    projection: Option<&Projection>,
     (contest_id, unit, by): (ContestId, UnitId, By),
 ) -> Value {
     let contest = &definition.contests[contest_id.index()];
@@ -87,6 +89,9 @@ pub fn document(
         map.insert("provisional".into(), value);
     }
     put_state(&mut map, definition, contest, results);
+    if let Some(value) = projection.and_then(|projection| projection.value(contest, unit)) {
+        map.insert("projection".into(), value);
+    }
     // Votes are not told apart by unit.
     if by != By::Total && contest.voting().is_none() {
         let units = listed(definition, unit, by).into_iter().map(|u| {

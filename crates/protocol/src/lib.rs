@@ -2,11 +2,13 @@
 
 pub mod anchors;
 pub mod api;
+pub mod baseline;
 pub mod definition;
 pub mod document;
 pub mod interchange;
 pub mod patch;
 pub mod problem;
+pub mod projection;
 pub mod record;
 pub mod stream;
 pub mod time;

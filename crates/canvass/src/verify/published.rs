@@ -157,7 +157,11 @@ pub(crate) fn compare(
         for published in documents {
             let stamp = Stamp { seq: published.seq, time, watermark: watermark.clone() };
             let (contest, unit) = published.key;
-            let own = document(definition, results, &stamp, (contest, unit, By::Unit));
+            let mut own = document(definition, results, &stamp, None, (contest, unit, By::Unit));
+            // Projections are no part of the count: `canvass forecast` computes them again.
+            if let Some(projection) = published.value.get("projection") {
+                own["projection"] = projection.clone();
+            }
             differences(&published.path, &published.value, &own, &mut found);
         }
     }

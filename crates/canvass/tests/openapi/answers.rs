@@ -66,6 +66,7 @@ fn every_answer_fits_the_document() {
     let folder = tempfile::tempdir().unwrap();
     let (file, data) = (folder.path().join("election.toml"), folder.path().join("data"));
     std::fs::write(&file, ELECTION).unwrap();
+    std::fs::write(folder.path().join("mayor.csv"), "unit,votes:a,votes:b\nstate,110,120\n").unwrap();
     let mut node = Node::start();
     let contract = deploy(&node, &data);
     let options = ["--election", file.to_str().unwrap(), "--tick-ms", "20"];
@@ -140,6 +141,7 @@ fn status_is(probe: &mut Probe, path: &str, status: &str) -> Value {
 fn reads_of_nothing(probe: &mut Probe) {
     probe.get("200", "/api/v1/election");
     status_is(probe, "/api/v1/results?contest=mayor&by=leaf", "pre-election");
+    until(probe, "/api/v1/results?contest=mayor", |r| r["projection"]["not_yet"] == "too-little");
     for path in ["/api/v1/results?contest=mayor&by=leaf", "/api/v1/election", "/api/openapi.json"] {
         let etag = probe.get("200", path).header("etag").unwrap().to_owned();
         probe.send("304", ("GET", path), &[("if-none-match", &etag)], b"");
@@ -355,6 +357,7 @@ fn returns(probe: &mut Probe, people: &People) -> String {
         (report("mayor", "e1", "early", &counts(40, 30)), report("mayor", "e1", "early", &counts(41, 30)));
     let standing = thrice(probe, path, source, bodies);
     status_is(probe, "/api/v1/results?contest=mayor", "unofficial-partial");
+    until(probe, "/api/v1/results?contest=mayor", |r| r["projection"]["margin"].is_object());
     let mut lines = Vec::new();
     for unit in ["e1", "e2", "w1"] {
         let early = (unit != "e1").then_some("early");
@@ -369,6 +372,7 @@ fn returns(probe: &mut Probe, people: &People) -> String {
     assert_eq!(answers[11]["problem"]["code"], "unknown-unit");
     assert_eq!(answers[12]["outcome"], "held");
     status_is(probe, "/api/v1/results?contest=mayor", "unofficial-complete");
+    until(probe, "/api/v1/results?contest=mayor", |r| r["projection"]["not_yet"] == "complete");
     standing
 }
 

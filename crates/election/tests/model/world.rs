@@ -66,7 +66,7 @@ fn contest(i: usize, raw: [u8; 5], units: u8) -> Contest {
     let name = |i: usize| Selection { id: i.to_string(), name: i.to_string(), party: None };
     let selections = (0..usize::from(selections)).map(name).collect();
     let unit = UnitId(u32::from(unit % 3 % units));
-    Contest { id: i.to_string(), name: i.to_string(), kind, unit, selections, counting }
+    Contest { id: i.to_string(), name: i.to_string(), kind, unit, selections, counting, baseline: None }
 }
 
 impl Seed {

@@ -48,7 +48,7 @@ fn contest(id: &str, kind: ContestKind, unit: u32, selections: u8, counting: Cou
         Selection { name: id.clone(), id, party: None }
     };
     let selections = (0..selections).map(selection).collect();
-    Contest { id: id.into(), name: id.into(), kind, unit: UnitId(unit), selections, counting }
+    Contest { id: id.into(), name: id.into(), kind, unit: UnitId(unit), selections, counting, baseline: None }
 }
 
 fn votes(policy: VotePolicy, window: Option<(u64, u64)>) -> Counting {

@@ -186,8 +186,14 @@ async fn a_definition_written_in_part_is_completed() {
             log.appends.send_replace(Appends::Last(written));
             assert!(matches!(start(&log, None).await.err(), Some(StartError::Append(_))));
             log.appends.send_replace(Appends::Work);
-            let options =
-                crate::Options { folder: None, tick: Duration::from_secs(60), audit: None, secret: None };
+            let options = crate::Options {
+                folder: None,
+                tick: Duration::from_secs(60),
+                audit: None,
+                secret: None,
+                only_read: false,
+                baselines: std::collections::BTreeMap::new(),
+            };
             let started = Engine::start(Arc::clone(&log), given.then(definition), options).await;
             if written == 0 && !given {
                 assert!(matches!(started.err(), Some(StartError::NoDefinition)));

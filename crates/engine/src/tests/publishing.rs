@@ -23,6 +23,8 @@ async fn start(log: &Arc<MemoryLog>, folder: &Path) -> Result<Engine, StartError
         tick: Duration::from_secs(3_600),
         audit: Some(AuditOptions { key: key(), promises: true, witnesses: Vec::new(), quorum: 0 }),
         secret: None,
+        only_read: false,
+        baselines: std::collections::BTreeMap::new(),
     };
     Engine::start(Arc::clone(log), Some(definition()), options).await
 }

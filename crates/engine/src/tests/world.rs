@@ -40,6 +40,7 @@ pub(crate) fn definition() -> Definition {
             .map(|id| Selection { id: id.to_owned(), name: id.to_owned(), party: None })
             .into(),
         counting,
+        baseline: None,
     };
     let voting = |policy| {
         Counting::Votes(Voting { opens: None, closes: None, policy, eligibility: Eligibility::Open })
@@ -111,6 +112,8 @@ pub(crate) async fn start<L: Log>(log: &Arc<L>, folder: Option<&Path>) -> Result
         tick: Duration::from_secs(3_600),
         audit: None,
         secret: None,
+        only_read: false,
+        baselines: BTreeMap::new(),
     };
     Engine::start(Arc::clone(log), Some(definition()), options).await
 }

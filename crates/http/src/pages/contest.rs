@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::chart::Chart;
 use super::format::{Integer, Share};
+use super::projection::Part;
 use super::standing::Standing;
 use super::view::{Place, View};
 use super::{Fault, Site, shared, words};
@@ -86,6 +87,7 @@ struct ContestPage<'a> {
 struct Parts<'a> {
     view: &'a View<'a>,
     chart: Chart<'a>,
+    projection: Part<'a>,
 }
 
 /// The place that the address names.
@@ -141,7 +143,12 @@ pub(super) fn parts_name(place: Place) -> String {
 /// The state in words, the table of selections and the chart.
 pub(super) fn render_parts(app: &App, published: &Published, place: Place) -> Result<String, Fault> {
     let view = View::new(app.definition(), published, place);
-    Ok(Parts { view: &view, chart: Chart::new(app, published, &view) }.render()?)
+    Ok(whole_parts(app, published, &view).render()?)
+}
+
+fn whole_parts<'a>(app: &App, published: &Published, view: &'a View<'a>) -> Parts<'a> {
+    let chart = Chart::new(app, published, view);
+    Parts { view, chart, projection: Part::new(app, published, view) }
 }
 
 fn render(app: &App, published: &Published, view: &View<'_>) -> Result<String, Fault> {
@@ -151,7 +158,7 @@ fn render(app: &App, published: &Published, view: &View<'_>) -> Result<String, F
         site: Site::new(app),
         crumbs: crumbs(definition, view),
         view,
-        parts: Parts { view, chart: Chart::new(app, published, view) }.render()?,
+        parts: whole_parts(app, published, view).render()?,
         types: types(view, results),
         units: units(definition, view, results),
         standing: Standing::new(app, published, view.place.contest),

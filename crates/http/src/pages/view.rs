@@ -64,7 +64,7 @@ impl<'a> View<'a> {
     pub(super) fn new(definition: &'a Definition, published: &Published, place: Place) -> Self {
         let contest = &definition.contests[place.contest.index()];
         let unit = &definition.units[place.unit.index()];
-        let PublishedContest { stamp, results } = &published.contests[place.contest.index()];
+        let PublishedContest { stamp, results, .. } = &published.contests[place.contest.index()];
         let here = results.unit(place.unit);
         let counts = here.total(contest.selections.len());
         let recount = results

@@ -89,6 +89,19 @@ pub(super) fn names<'a>(contest: &'a Contest, selections: &[SelectionId]) -> Vec
     selections.iter().filter_map(|s| contest.selections.get(s.index())).map(|s| s.name.as_str()).collect()
 }
 
+/// How likely something is, given in thousandths.
+pub(super) fn chance(thousandths: u16) -> &'static str {
+    match thousandths {
+        990.. => "almost certain",
+        900.. => "very likely",
+        667.. => "likely",
+        334.. => "about even",
+        101.. => "unlikely",
+        11.. => "very unlikely",
+        _ => "almost ruled out",
+    }
+}
+
 /// What a change was.
 pub(super) fn change(kind: ChangeKind) -> &'static str {
     match kind {

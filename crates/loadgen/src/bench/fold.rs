@@ -71,6 +71,7 @@ fn definition() -> Definition {
         unit: UnitId(0),
         selections: (0..SELECTIONS).map(selection).collect(),
         counting: Counting::Votes(voting),
+        baseline: None,
     };
     let (id, name, kind) = ("hall".to_owned(), "Hall".to_owned(), "hall".to_owned());
     Definition::from(Parts {

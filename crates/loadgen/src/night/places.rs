@@ -172,6 +172,7 @@ fn contests(names: &mut Names, capital: UnitId) -> Vec<Contest> {
         unit,
         selections,
         counting,
+        baseline: None,
     };
     let mut people = |words: &[(&str, Option<u16>)]| -> Vec<Selection> {
         words.iter().map(|(id, party)| selection(id, names.person(), *party)).collect()

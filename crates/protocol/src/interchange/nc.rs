@@ -416,6 +416,7 @@ fn parts(units: Vec<Unit>) -> Parts {
         counting: Counting::Returns {
             count_types: CountItemType::ALL.into_iter().filter(|t| *t != CountItemType::Total).collect(),
         },
+        baseline: None,
     };
     Parts {
         id: text(ELECTION),

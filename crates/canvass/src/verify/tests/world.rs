@@ -242,7 +242,7 @@ impl World {
         let stamp = Stamp { seq: Seq { epoch: 1, seq: 1 }, time, watermark };
         for (contest, unit) in keys(definition) {
             let results = &merge.results().contests[contest.index()];
-            let value = document(definition, results, &stamp, (contest, unit, By::Unit));
+            let value = document(definition, results, &stamp, None, (contest, unit, By::Unit));
             write_json(folder, &path(definition, (contest, unit)), &value);
             if definition.contests[contest.index()].unit == unit {
                 write_json(folder, &snapshot_path(definition, contest, stamp.seq), &value);
