@@ -11,6 +11,7 @@ use canvass_log::Log;
 use canvass_log::kafka::Exchange;
 use clap::{Args, ValueEnum};
 use futures_util::FutureExt;
+use prometheus_client::registry::Registry;
 
 use crate::kafka::partitions;
 use crate::keys::Folder;
@@ -59,7 +60,11 @@ impl ClusterArgs {
 }
 
 /// Starts one process of a cluster.
-pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> Result<Running, String> {
+pub(crate) async fn start(
+    args: &ServeArgs,
+    definition: Option<Definition>,
+    registry: Registry,
+) -> Result<Running, String> {
     refuse_what_is_not_kept(args)?;
     let address = args.kafka.address()?.ok_or("--roles needs --kafka, where the cluster's log is")?;
     let log = args.kafka.open(definition.as_ref()).await?;
@@ -82,7 +87,7 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     let engine = Engine::join(Arc::clone(&log), exchange, definition, options);
     let engine = Arc::new(engine.await.map_err(|e| e.to_string())?);
     let close = Box::new(move || async move { log.close().await }.boxed());
-    serve(args, engine, listener, close, None)
+    serve(args, engine, registry, listener, close, None)
 }
 
 /// A cluster publishes no proof yet; who asks for one must not believe to have it.

@@ -78,6 +78,8 @@ enum RoleArg {
     Desk,
     /// Looks up any voter's vote
     Auditor,
+    /// Reads /metrics
+    Monitor,
 }
 
 #[derive(Subcommand)]
@@ -155,6 +157,7 @@ pub(crate) fn key(command: &KeyCommand) -> Outcome {
             RoleArg::Source => Role::Source,
             RoleArg::Desk => Role::Desk,
             RoleArg::Auditor => Role::Auditor,
+            RoleArg::Monitor => Role::Monitor,
         })
         .collect();
     let key = auth::add_key(&folder.keys(), name, &roles).map_err(|e| e.to_string())?;

@@ -11,11 +11,12 @@ use canvass_anchor::Anchor;
 use canvass_election::Definition;
 use canvass_engine::{Engine, Options, Secret, stored_definition};
 use canvass_http::auth::{Keys, Tokens};
-use canvass_http::{Anchored, App, Edge, Limits, server};
+use canvass_http::{Anchored, App, Edge, Limits, Metrics, server};
 use canvass_log::{FileLog, Log};
 use clap::Args;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -95,19 +96,21 @@ pub(crate) async fn start(args: &ServeArgs, definition: Option<Definition>) -> R
     let folder = Folder(args.data.clone());
     folder.make()?;
     let started = Instant::now();
+    let mut registry = Registry::with_prefix("canvass");
     if !args.cluster.is_empty() {
         let lock = Some(folder.lock()?);
-        return Ok(Running { _lock: lock, ..cluster::start(args, definition).await? });
+        return Ok(Running { _lock: lock, ..cluster::start(args, definition, registry).await? });
     }
     let (running, log) = if let Some(log) = args.kafka.open(definition.as_ref()).await? {
         let lock = Some(folder.lock()?);
-        (Running { _lock: lock, ..start_on(args, definition, log).await? }, "Kafka")
+        (Running { _lock: lock, ..start_on(args, definition, log, registry).await? }, "Kafka")
     } else {
         let journal = folder.journal();
         let opened =
             tokio::task::spawn_blocking(move || FileLog::open(&journal)).await.map_err(|e| e.to_string())?;
         let (log, _) = opened.map_err(|e| e.to_string())?;
-        (start_on(args, definition, log).await?, "a journal")
+        log.register(&mut registry);
+        (start_on(args, definition, log, registry).await?, "a journal")
     };
     tracing::info!(
         log,
@@ -124,6 +127,7 @@ async fn start_on<L: Log>(
     args: &ServeArgs,
     definition: Option<Definition>,
     log: L,
+    registry: Registry,
 ) -> Result<Running, String> {
     let folder = Folder(args.data.clone());
     let log = Arc::new(log);
@@ -154,7 +158,7 @@ async fn start_on<L: Log>(
     let anchor = args.anchor.start(&folder, engine.audit())?;
     let listener = listen(args).await?;
     let close = Box::new(move || async move { log.close().await }.boxed());
-    serve(args, engine, listener, close, anchor)
+    serve(args, engine, registry, listener, close, anchor)
 }
 
 /// Takes the address that is to be listened on.
@@ -171,16 +175,18 @@ pub(crate) type Close = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 pub(crate) fn serve(
     args: &ServeArgs,
     engine: Arc<Engine>,
+    mut registry: Registry,
     listener: TcpListener,
     close: Close,
     anchor: Option<Anchor>,
 ) -> Result<Running, String> {
     let folder = Folder(args.data.clone());
+    engine.register(&mut registry);
     let authority = args.token_key.as_ref().map(std::fs::read).transpose();
     let authority = authority.map_err(|e| format!("the token key cannot be read: {e}"))?;
     let anchors = anchor.as_ref().map(|anchor| {
         let status = anchor.watch();
-        let now: Anchored = Box::new(move || status.borrow().public());
+        let now: Anchored = Arc::new(move || status.borrow().public());
         now
     });
     let app = Arc::new(App {
@@ -190,6 +196,7 @@ pub(crate) fn serve(
         edge: Edge::new(&engine),
         limits: Limits::new(args.rate_per_address, args.rate_per_key),
         engine: Arc::clone(&engine),
+        metrics: Metrics::new(registry, anchors.clone()),
         anchors,
     });
     let address = listener.local_addr().map_err(|e| e.to_string())?;

@@ -185,6 +185,18 @@ impl Audit {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The last checkpoint of the log as a whole with what is known of it; none before the first.
+    pub(crate) fn newest_shown(&self) -> Option<Shown> {
+        self.shown().newest().cloned()
+    }
+
+    /// For each witness, the leaves of the newest checkpoint it has cosigned since the start; 0 where it has none.
+    pub(crate) fn cosigned_sizes(&self) -> Vec<(String, u64)> {
+        let shown = self.shown();
+        let size = |name: &String| (name.clone(), shown.cosigned_by(name));
+        self.witnesses.iter().map(size).collect()
+    }
+
     /// The last checkpoint of the log as a whole, cosigned or not; none before the first.
     pub fn newest(&self) -> Option<SignedCheckpoint> {
         self.shown().newest().map(|shown| shown.checkpoint.clone())

@@ -11,6 +11,7 @@ use canvass_election::{Definition, Merge};
 use canvass_protocol::document::Stamp;
 use canvass_protocol::projection::Projection;
 use canvass_protocol::stream::Seq;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
 mod projecting;
@@ -21,6 +22,7 @@ use crate::clock::system_time;
 use crate::history::{
     self, At, Change, Limit, PartitionHistory, SharedHistory, TimelinePoint, TimelineQuery, read,
 };
+use crate::metrics::DURATIONS;
 use crate::partition::Partition;
 use crate::publications::{List, Past, Projected, Publication};
 
@@ -54,6 +56,7 @@ pub(crate) struct Board {
     /// Told of whatever was taken in, also where it changed no contest.
     heard: watch::Sender<()>,
     pub(crate) projecting: Projecting,
+    tick_lag: Histogram,
 }
 
 impl Board {
@@ -74,6 +77,7 @@ impl Board {
             published: watch::Sender::new(Arc::new(nothing)),
             heard: watch::Sender::default(),
             projecting: Projecting::default(),
+            tick_lag: Histogram::new(DURATIONS),
         }
     }
 
@@ -131,6 +135,17 @@ impl Board {
         self.published.subscribe()
     }
 
+    /// How late publications are done.
+    pub(crate) fn tick_lag(&self) -> &Histogram {
+        &self.tick_lag
+    }
+
+    /// The number of the last publication, and when it came; none before the first.
+    pub(crate) fn last_published(&self) -> Option<(Seq, Timestamp)> {
+        let publications = self.publications.read().unwrap_or_else(PoisonError::into_inner);
+        publications.last().map(|last| (last.number(), last.published))
+    }
+
     /// Publishes every `tick` what has changed in these partitions, until told to stop.
     pub(crate) async fn run(
         self: Arc<Self>,
@@ -142,11 +157,12 @@ impl Board {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut failing = false;
         loop {
-            tokio::select! {
+            let due = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                _ = ticks.tick() => {}
-            }
+                due = ticks.tick() => due,
+            };
             let published = self.publish(&partitions);
+            self.tick_lag.observe(due.elapsed().as_secs_f64());
             // Said once: a full disk refuses every line.
             if let (Err(error), false) = (&published, failing) {
                 tracing::error!(%error, "the list of publications cannot be written; results are published all the same");

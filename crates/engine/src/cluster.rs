@@ -239,7 +239,20 @@ impl Engine {
         let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
         let stop = tokio::sync::Mutex::new(stop);
         let (audit, cluster) = (None, Part { owned, questions });
-        Ok(Engine { definition, clock, ingest, partitions, cluster, board, lookup, audit, failed, stop })
+        let snapshots = None;
+        Ok(Engine {
+            definition,
+            clock,
+            ingest,
+            partitions,
+            cluster,
+            board,
+            lookup,
+            audit,
+            snapshots,
+            failed,
+            stop,
+        })
     }
 }
 

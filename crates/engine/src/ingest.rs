@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use canvass_election::Outcome;
 use canvass_election::ids::{Offset, PartitionId, RecordId, Timestamp, Topic};
@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::audit::Receipts;
 use crate::clock::Clock;
+use crate::metrics::Appends;
 
 /// Submissions that may wait for one partition's batcher; above that, the caller is told to come back.
 pub(crate) const QUEUE_SUBMISSIONS: usize = 16_384;
@@ -104,6 +105,14 @@ struct Submission {
 #[derive(Clone)]
 pub struct Ingest {
     queues: BTreeMap<PartitionId, Queue>,
+    appends: Appends,
+}
+
+/// What waits for a partition's batcher.
+pub(crate) struct Queued {
+    pub(crate) submissions: usize,
+    /// Theirs, and those of the batch that is on its way to the log.
+    pub(crate) bytes: usize,
 }
 
 #[derive(Clone)]
@@ -124,6 +133,7 @@ impl Ingest {
         votes_elsewhere: bool,
     ) -> (Self, Vec<impl Future<Output = ()> + Send + use<L>>) {
         let mut queues = BTreeMap::new();
+        let appends = Appends::default();
         let mut batchers = Vec::new();
         for partition in partitions {
             let (sender, receiver) = mpsc::channel(QUEUE_SUBMISSIONS);
@@ -131,15 +141,30 @@ impl Ingest {
             queues.insert(partition, Queue { sender, room });
             let (log, clock) = (Arc::clone(log), Arc::clone(clock));
             let elsewhere = votes_elsewhere && partition.topic == Topic::Votes;
-            let batcher = Batcher { partition, elsewhere, log, clock, waiting: Arc::clone(waiting) };
+            let (waiting, appends) = (Arc::clone(waiting), appends.clone());
+            let batcher = Batcher { partition, elsewhere, log, clock, waiting, appends };
             batchers.push(batcher.run(receiver, stop.clone()));
         }
-        (Ingest { queues }, batchers)
+        (Ingest { queues, appends }, batchers)
+    }
+
+    /// What is counted of the batches that are appended.
+    pub(crate) fn appends(&self) -> &Appends {
+        &self.appends
+    }
+
+    /// What waits for each partition.
+    pub(crate) fn queued(&self) -> BTreeMap<PartitionId, Queued> {
+        let queued = |queue: &Queue| Queued {
+            submissions: queue.sender.max_capacity() - queue.sender.capacity(),
+            bytes: (QUEUE_BYTES as usize).saturating_sub(queue.room.available_permits()),
+        };
+        self.queues.iter().map(|(id, queue)| (*id, queued(queue))).collect()
     }
 
     /// No way in.
     pub(crate) fn closed() -> Self {
-        Ingest { queues: BTreeMap::new() }
+        Ingest { queues: BTreeMap::new(), appends: Appends::default() }
     }
 
     /// Records `drafts` in one partition, in order and in one batch, and waits for what they did.
@@ -301,6 +326,7 @@ struct Batcher<L> {
     log: Arc<L>,
     clock: Arc<Clock>,
     waiting: Arc<Waiting>,
+    appends: Appends,
 }
 
 impl<L: Log> Batcher<L> {
@@ -344,7 +370,10 @@ impl<L: Log> Batcher<L> {
         let mut builder = BatchBuilder::new(tag, time);
         drafts.iter().for_each(|draft| builder.push(draft));
         let (count, bytes) = builder.finish();
-        match self.log.append(self.partition, Batch { count, bytes }).await {
+        let (since, size) = (Instant::now(), bytes.len());
+        let appended = self.log.append(self.partition, Batch { count, bytes }).await;
+        self.appends.note(self.partition, (count, size), since, &appended);
+        match appended {
             Ok(offset) if self.elsewhere => {
                 let stored = Stored { partition: self.partition, offset, time };
                 self.waiting.stored(tag, stored, !wanted);

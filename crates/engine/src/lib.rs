@@ -16,6 +16,7 @@ mod clock;
 mod cluster;
 mod history;
 mod ingest;
+mod metrics;
 mod partition;
 mod projection;
 mod publications;
@@ -41,6 +42,7 @@ pub use clock::Clock;
 pub use cluster::{ClusterOptions, Roles};
 pub use history::{At, Change, ChangeKind, TimelinePoint, changes_of};
 pub use ingest::{Answer, Ingest, IngestError, Judged, Until, Verdict};
+pub use metrics::DURATIONS;
 pub use partition::Progress;
 pub use secret::{Secret, votes_partition};
 pub use start::{Options, StartError, stored_definition};
@@ -48,7 +50,7 @@ pub use start::{Options, StartError, stored_definition};
 use board::Board;
 use cluster::Part;
 use ingest::Waiting;
-use partition::Partition;
+use partition::{Partition, Snapshots};
 
 /// Looks a record up in the log.
 type Lookup = Box<dyn Fn(RecordId) -> BoxFuture<'static, Result<Option<Record>, String>> + Send + Sync>;
@@ -64,6 +66,7 @@ pub struct Engine {
     board: Arc<Board>,
     lookup: Lookup,
     audit: Option<Arc<Audit>>,
+    snapshots: Option<Arc<Snapshots>>,
     failed: watch::Receiver<Option<String>>,
     stop: tokio::sync::Mutex<Stop>,
 }

@@ -1,11 +1,11 @@
 //! One partition's worker: reads the log, folds it, answers those who wait, and keeps the history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use canvass_election::event::Cell;
 use canvass_election::ids::{ContestId, Offset, PartitionId, Timestamp, UnitId};
@@ -29,6 +29,8 @@ const SNAPSHOT_RECORDS: u64 = if cfg!(test) { 12 } else { 5_000_000 };
 const SNAPSHOT_TURNS: usize = 2;
 /// How often in a row a read that fails is tried again; what it may lack, such as a free descriptor, comes back.
 const READ_RETRIES: u32 = 20;
+/// Ends of the log that are remembered while the fold is behind.
+const LOOKS: usize = 1_024;
 /// The time between two such tries.
 const READ_PAUSE: Duration = Duration::from_millis(250);
 
@@ -75,6 +77,19 @@ pub(crate) struct Partition {
     records: AtomicU64,
     /// The offset after the last batch folded.
     end: watch::Sender<Offset>,
+    /// Ends that the log was seen to have and the fold has not reached, with the moment each was first seen.
+    ahead: Mutex<VecDeque<(Instant, Offset)>>,
+}
+
+/// How far a fold is behind its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lag {
+    /// The log's end as it was last seen.
+    pub(crate) end: Offset,
+    /// Batches that are not folded.
+    pub(crate) batches: u64,
+    /// For how long the first of them is known.
+    pub(crate) age: Duration,
 }
 
 #[derive(Default)]
@@ -124,6 +139,7 @@ impl Partition {
             pending: Mutex::new(pending),
             marks: Mutex::new(marks),
             records: AtomicU64::new(0),
+            ahead: Mutex::default(),
         }
     }
 
@@ -174,6 +190,29 @@ impl Partition {
         let tally = self.tally();
         let (end, voters, held) = (tally.end(), tally.voters(), tally.held().count());
         Progress { end, records: self.records.load(Ordering::Relaxed), voters, held }
+    }
+
+    /// Notes where the log ends now.
+    pub(crate) fn saw_end(&self, end: Offset) {
+        let at = *self.end.borrow();
+        let mut ahead = lock(&self.ahead);
+        while ahead.pop_front_if(|(_, end)| *end <= at).is_some() {}
+        if end > at && ahead.back().is_none_or(|(_, last)| *last < end) {
+            if ahead.len() == LOOKS {
+                // The first says since when, the last says how far.
+                ahead.pop_back();
+            }
+            ahead.push_back((Instant::now(), end));
+        }
+    }
+
+    /// How far the fold is behind the log's end as it was last seen.
+    pub(crate) fn lag(&self) -> Lag {
+        let at = *self.end.borrow();
+        let ahead = lock(&self.ahead);
+        let first = ahead.iter().find(|(_, end)| *end > at);
+        let end = ahead.back().map_or(at, |(_, end)| at.max(*end));
+        Lag { end, batches: end.0 - at.0, age: first.map_or(Duration::ZERO, |(seen, _)| seen.elapsed()) }
     }
 
     /// Waits until the fold has reached `end`.

@@ -9,8 +9,9 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
-use canvass_election::ids::{Offset, PartitionId};
+use canvass_election::ids::{Offset, PartitionId, Timestamp};
 use canvass_election::{Digest, Tally};
 use canvass_log::{Log, ReadError};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,13 @@ pub(crate) async fn of_log<L: Log>(log: &L, snapshot: Snapshot) -> Result<Option
     }
     tracing::warn!(%partition, %end, "a snapshot is not of this log; the log is replayed instead");
     Ok(None)
+}
+
+/// When the snapshot of a partition was written, if there is one.
+pub(crate) fn written(folder: &Path, partition: PartitionId) -> Option<Timestamp> {
+    let modified = fs::metadata(path(folder, partition)).and_then(|m| m.modified()).ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok().map(Timestamp)
 }
 
 /// Reads the snapshot of a partition, if there is one and it is whole.

@@ -22,6 +22,7 @@ use crate::board::{Board, Projecting};
 use crate::clock::{Clock, system_time};
 use crate::cluster::{Audience, Part};
 use crate::ingest::{Ingest, Waiting};
+use crate::metrics::watch_ends;
 use crate::partition::{Partition, Snapshots};
 use crate::projection::Projector;
 use crate::publications::{List, Past};
@@ -251,6 +252,7 @@ impl Engine {
         let projecting = Projecting::new(projectors(&definition, &options.baselines)?);
         let board = Arc::new(Board::start(&definition, &all, projecting, past, list)?);
         folding.push(tasks.spawn(Arc::clone(&board).project(stopped.clone()).map(Ok)));
+        folding.push(tasks.spawn(watch_ends(Arc::clone(&log), all.clone(), stopped.clone()).map(Ok)));
         folding.push(tasks.spawn(Arc::clone(&board).run(all, options.tick, stopped.clone()).map(Ok)));
         let ids: Vec<_> = definition.partition_ids().collect();
         let audit = match audit {
@@ -271,7 +273,19 @@ impl Engine {
         let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
         let (lookup, stop) = (Box::new(lookup), tokio::sync::Mutex::new(stop));
         let cluster = Part::default();
-        Ok(Engine { definition, clock, ingest, partitions, cluster, board, lookup, audit, failed, stop })
+        Ok(Engine {
+            definition,
+            clock,
+            ingest,
+            partitions,
+            cluster,
+            board,
+            lookup,
+            audit,
+            snapshots,
+            failed,
+            stop,
+        })
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Role {
     Desk,
     /// Looks up any voter's vote.
     Auditor,
+    /// Reads `/metrics`.
+    Monitor,
 }
 
 /// One key as the file keeps it.

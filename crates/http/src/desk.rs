@@ -60,9 +60,20 @@ pub(crate) async fn record(
     event: Event,
 ) -> Result<Recorded, Problem> {
     let draft = Drafts::one(request, &event);
-    let mut judged = app.engine.ingest().submit(partition, draft, Until::Judged).await.map_err(unrecorded)?;
-    let verdict = judged.verdicts.pop().ok_or(Code::Internal)?;
-    settle(app, (&verdict, &judged.receipts), &event).await
+    let submitted = app.engine.ingest().submit(partition, draft, Until::Judged).await;
+    let recorded = match submitted.map_err(unrecorded) {
+        Ok(Judged { mut verdicts, receipts }) => match verdicts.pop() {
+            Some(verdict) => settle(app, (&verdict, &receipts), &event).await,
+            None => Err(Code::Internal.into()),
+        },
+        Err(problem) => Err(problem),
+    };
+    let counts =
+        matches!(event, Event::ReturnReported(_) | Event::ReturnCorrected(_) | Event::RecountReported(_));
+    if counts {
+        app.metrics.returns().note(&recorded);
+    }
+    recorded
 }
 
 async fn settle(
@@ -215,7 +226,9 @@ async fn take_returns(
     let lines = body::lines(&bytes)?;
     app.limits.key(&key.name, lines.len().saturating_sub(1))?;
     let prepared: Vec<_> = lines.into_iter().map(|line| prepare(line, None)).collect();
-    batch_answer(&headers, &record_all(app, prepared).await)
+    let results = record_all(app, prepared).await;
+    results.iter().for_each(|result| app.metrics.returns().note(result));
+    batch_answer(&headers, &results)
 }
 
 /// Records a batch: one submission a partition, in the order of the lines.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Extension;
 use axum::body::Body;
@@ -35,8 +36,22 @@ pub(crate) async fn cast(
     key: Option<&str>,
 ) -> Result<Recorded, Problem> {
     let selections = selections.iter().map(String::as_str);
-    let prepared = prepare(app, &Moment::new(app), contest, voter, selections, key, false)?;
-    record(app, prepared, Until::Judged).await
+    let since = Instant::now();
+    let prepared = prepare(app, &Moment::new(app), contest, voter, selections, key, false);
+    let recorded = match prepared {
+        Ok(prepared) => record(app, prepared, Until::Judged).await,
+        Err(problem) => Err(problem),
+    };
+    noted(app, since, recorded)
+}
+
+/// Counts a vote by what became of it.
+fn noted(app: &App, since: Instant, recorded: Result<Recorded, Problem>) -> Result<Recorded, Problem> {
+    app.metrics.general().votes.note(&recorded);
+    if recorded.is_ok() {
+        app.metrics.general().waited(since.elapsed(), 1);
+    }
+    recorded
 }
 
 async fn record(
@@ -65,18 +80,28 @@ pub(crate) async fn post_vote(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let credential = auth::bearer(&headers)?;
-    let trusted = is_collector(&app, credential, peer, 1)?;
-    if body::media_type(&headers)? != MediaType::Json {
+    let since = Instant::now();
+    noted(&app, since, take_vote(&app, peer, &headers, body).await)?.answer()
+}
+
+async fn take_vote(
+    app: &App,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Recorded, Problem> {
+    let credential = auth::bearer(headers)?;
+    let trusted = is_collector(app, credential, peer, 1)?;
+    if body::media_type(headers)? != MediaType::Json {
         return Err(Code::UnsupportedMediaType.into());
     }
     let body = body::read(body, body::VOTE_LIMIT).await?;
     let request: VoteRequest<'_> = api::read(&body)?;
-    let key = body::idempotency_key(&headers)?.or(request.key.as_deref());
-    let prepared = prepare_request(&app, &Moment::new(&app), &request, credential, key, trusted)?;
-    let mut recorded = record(&app, prepared, until(&headers)).await?;
-    recorded.receipts.take_if(|_| prefers_minimal(&headers));
-    recorded.answer()
+    let key = body::idempotency_key(headers)?.or(request.key.as_deref());
+    let prepared = prepare_request(app, &Moment::new(app), &request, credential, key, trusted)?;
+    let mut recorded = record(app, prepared, until(headers)).await?;
+    recorded.receipts.take_if(|_| prefers_minimal(headers));
+    Ok(recorded)
 }
 
 fn until(headers: &HeaderMap) -> Until {
@@ -141,7 +166,7 @@ pub(crate) async fn post_votes(
     let lines = body::lines(&body)?;
     let credential = auth::bearer(&headers)?;
     let trusted = is_collector(&app, credential, peer, lines.len())?;
-    let moment = Moment::new(&app);
+    let (moment, since) = (Moment::new(&app), Instant::now());
     let mut results: Vec<Option<Result<Recorded, Problem>>> = Vec::with_capacity(lines.len());
     let mut by_partition: BTreeMap<PartitionId, (Drafts, Vec<(usize, Vote)>)> = BTreeMap::new();
     for (i, line) in lines.iter().enumerate() {
@@ -175,6 +200,9 @@ pub(crate) async fn post_votes(
             }
         }
     }
-    let results: Option<Vec<_>> = results.into_iter().collect();
-    batch_answer(&headers, &results.ok_or(Code::Internal)?)
+    let results = results.into_iter().collect::<Option<Vec<_>>>().ok_or(Code::Internal)?;
+    let counts = app.metrics.general();
+    results.iter().for_each(|result| counts.votes.note(result));
+    counts.waited(since.elapsed(), results.len());
+    batch_answer(&headers, &results)
 }

@@ -36,6 +36,7 @@ use crate::App;
 use crate::auth;
 use crate::body::{self, MediaType};
 use crate::edge::Version;
+use crate::metrics::Counts;
 use crate::reply::refuse;
 use crate::server::{HEAD_PATIENCE, STOP_PATIENCE, Slot};
 use crate::vote::{
@@ -100,8 +101,8 @@ impl Lanes {
 /// What a lane is told by others.
 enum Message {
     Connection(std::net::TcpStream, SocketAddr, Slot),
-    /// The fold's verdicts on the submission of this number.
-    Answered(u64, Vec<Ticket>, Answer),
+    /// The fold's verdicts on the submission of this number, which was made at that time.
+    Answered(u64, Instant, Vec<Ticket>, Answer),
     /// What became of one vote after a second look.
     Settled(Place, Result<Recorded, Problem>),
     /// What there is to read at an address, as new as a publication at least.
@@ -170,6 +171,7 @@ struct Lane {
     pen: Pen,
     shelf: Shelf,
     moment: Moment,
+    counts: Arc<Counts>,
     now: Instant,
     stop_by: Option<Instant>,
 }
@@ -181,7 +183,7 @@ impl Lane {
         let (sender, messages) = mpsc::channel();
         let post = Arc::new(Post { messages: sender, waker, awake: AtomicBool::new(false) });
         let partitions = app.definition().partitions.votes;
-        let (moment, now) = (Moment::new(&app), Instant::now());
+        let (moment, counts, now) = (Moment::new(&app), app.metrics.lane(), Instant::now());
         let shelf = Shelf::new(app.edge.version());
         Ok(Lane {
             app,
@@ -201,6 +203,7 @@ impl Lane {
             pen: Pen::new(),
             shelf,
             moment,
+            counts,
             now,
             stop_by: None,
         })
@@ -263,7 +266,8 @@ impl Lane {
             any = true;
             match message {
                 Message::Connection(socket, peer, slot) => self.begin(socket, peer, slot),
-                Message::Answered(number, tickets, answer) => {
+                Message::Answered(number, since, tickets, answer) => {
+                    self.counts.waited(since.elapsed(), tickets.len());
                     self.load.answered(number, tickets.len());
                     self.answered(tickets, answer);
                 }
@@ -380,6 +384,7 @@ impl Lane {
             let place = Place { key, connection: connection.id, number: connection.expect() };
             let ready = Ready::Prepared(Arc::clone(sheet), sheet.form(request));
             self.answer(place, ready);
+            self.counts.read();
             return true;
         }
         connection.waiting = true;
@@ -432,11 +437,15 @@ impl Lane {
     fn turn_away(&mut self, place: Place, traceparent: Option<&[u8]>) {
         match traceparent {
             Some(_) => self.refuse(place, Code::Overloaded.into(), traceparent),
-            None => self.answer(place, Ready::Overloaded),
+            None => {
+                self.counts.votes.refused(Code::Overloaded);
+                self.answer(place, Ready::Overloaded);
+            }
         }
     }
 
     fn refuse(&mut self, place: Place, problem: Problem, traceparent: Option<&[u8]>) {
+        self.counts.votes.refused(problem.code);
         let written = refused(&refuse(problem, VOTE_PATH, traceparent));
         self.answer(place, Ready::Written(written));
     }
@@ -460,7 +469,8 @@ impl Lane {
             let Bundle { drafts, tickets } = std::mem::take(bundle);
             let post = Arc::clone(&self.post);
             let number = self.load.submit(self.now);
-            let then = move |answer| post.send(Message::Answered(number, tickets, answer));
+            let since = self.now;
+            let then = move |answer| post.send(Message::Answered(number, since, tickets, answer));
             let partition = PartitionId::votes(index);
             self.app.engine.ingest().submit_then(partition, drafts, Until::Recorded, then);
         }
@@ -485,10 +495,12 @@ impl Lane {
         match verdict.outcome {
             None => {
                 let known = false;
+                self.counts.votes.recorded();
                 self.answer(place, Ready::Counted { record, time, known, replayed: false, receipts: None });
             }
             Some(Outcome::Counted(_)) => {
                 let receipts = receipts.clone().filter(|_| !minimal);
+                self.counts.votes.counted(false);
                 self.answer(place, Ready::Counted { record, time, known: true, replayed: false, receipts });
             }
             Some(Outcome::Rejected(reason)) => self.refuse(place, refusal_of(reason), None),
@@ -509,6 +521,7 @@ impl Lane {
     fn settled(&mut self, place: Place, result: Result<Recorded, Problem>) {
         match result {
             Ok(Recorded { record, time, known, replayed, receipts, .. }) => {
+                self.counts.votes.counted(replayed);
                 self.answer(place, Ready::Counted { record, time, known, replayed, receipts });
             }
             Err(problem) => self.refuse(place, problem, None),

@@ -10,6 +10,7 @@ mod edge;
 mod gateway;
 mod lane;
 mod limit;
+mod metrics;
 mod pages;
 mod proof;
 mod reads;
@@ -26,9 +27,10 @@ use canvass_protocol::anchors::Anchors;
 
 pub use edge::{Body, DocumentKey, Edge};
 pub use limit::Limits;
+pub use metrics::Metrics;
 
 /// Tells how far the log's anchors are.
-pub type Anchored = Box<dyn Fn() -> Anchors + Send + Sync>;
+pub type Anchored = Arc<dyn Fn() -> Anchors + Send + Sync>;
 
 /// What every handler can reach.
 pub struct App {
@@ -46,6 +48,8 @@ pub struct App {
     pub limits: Limits,
     /// The log's anchors, where it is anchored.
     pub anchors: Option<Anchored>,
+    /// What is counted for operators.
+    pub metrics: Metrics,
 }
 
 impl App {

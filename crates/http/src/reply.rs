@@ -1,9 +1,10 @@
 //! Answers: problems, prepared bodies, and what every answer carries.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body as AxumBody;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -11,6 +12,7 @@ use canvass_protocol::problem::{Code, Problem};
 use rand::RngCore;
 use serde::Serialize;
 
+use crate::App;
 use crate::auth::hex;
 use crate::body::plain;
 use crate::edge::Body;
@@ -168,7 +170,9 @@ fn unreadable(response: &Response) -> Option<Refusal> {
 }
 
 /// Writes the body of a problem with its trace id, and what every answer carries.
-pub(crate) async fn finish(request: Request, next: Next) -> Response {
+pub(crate) async fn finish(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (since, method) = (Instant::now(), request.method().clone());
+    let path = request.extensions().get::<MatchedPath>().cloned();
     let traceparent = request.headers().get("traceparent").cloned();
     // Shares its bytes: nothing is copied for the few requests that fail.
     let uri = request.uri().clone();
@@ -185,5 +189,6 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    app.metrics.answered(path.as_ref(), &method, response.status(), since);
     response
 }

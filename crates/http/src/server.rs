@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 use crate::App;
 use crate::lane::{HandOver, Lanes};
+use crate::metrics::{self, Present};
 use crate::reply::{Refusal, finish};
 use crate::stream::{Feeds, Following};
 use crate::{calls, desk, gateway, pages, proof, reads, stream};
@@ -69,13 +70,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/clock", get(desk::get_clock).put(desk::put_clock))
         .route("/livez", get(reads::livez))
         .route("/readyz", get(reads::readyz))
+        .route("/metrics", get(metrics::get_metrics))
         .with_state(Arc::clone(&app));
     Router::new()
         .merge(reads)
         .merge(writes)
-        .merge(pages::routes().with_state(app))
+        .merge(pages::routes().with_state(Arc::clone(&app)))
         .method_not_allowed_fallback(async || Refusal::from(Code::MethodNotAllowed))
-        .layer(axum::middleware::from_fn(finish))
+        .layer(axum::middleware::from_fn_with_state(app, finish))
 }
 
 /// Results are for everyone: any site may show them.
@@ -113,11 +115,12 @@ pub async fn serve(
             }
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            app.metrics.turned_away();
             tokio::spawn(turn_away(socket));
             continue;
         };
         let _ = socket.set_nodelay(true);
-        let slot = Slot { stop: stop.clone(), _place: slot };
+        let slot = Slot { stop: stop.clone(), _place: slot, _counted: app.metrics.connection() };
         match socket.into_std() {
             Ok(socket) => lanes.take(socket, peer, slot),
             Err(error) => tracing::warn!(%error, "a connection could not be taken"),
@@ -161,6 +164,7 @@ fn prefixed(socket: TcpStream, read: Bytes) -> Prefixed {
 pub(crate) struct Slot {
     stop: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
+    _counted: Present,
 }
 
 async fn connection(socket: Prefixed, peer: SocketAddr, router: Router, slot: Slot) {

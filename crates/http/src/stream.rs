@@ -80,7 +80,7 @@ impl Following {
         }
         let Following { app, feed, from, form } = self;
         feed.end_with(&slot);
-        let follower = Follower::new(socket, form, slot);
+        let follower = Follower::new(socket, form, slot, app.metrics.stream(form.carrier()));
         feed.join(&app, from, follower, head.into());
     }
 }

@@ -4,6 +4,7 @@
 
 mod disk;
 mod index;
+mod metrics;
 mod reader;
 mod recovery;
 mod segment;
@@ -18,10 +19,12 @@ use std::thread::{self, JoinHandle};
 
 use canvass_election::ids::{Offset, PartitionId};
 use futures_util::Stream;
+use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
 
 use self::disk::{Disk, Folder};
 use self::index::Index;
+use self::metrics::Metrics;
 use self::reader::Reader;
 use self::writer::{Append, Queue, Writer};
 use crate::follow::{Tail, follow};
@@ -118,6 +121,7 @@ pub enum OpenError {
 pub struct FileLog {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
+    metrics: Metrics,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -172,8 +176,14 @@ impl FileLog {
         let shared = Arc::clone(writer.shared());
         let thread = thread::Builder::new().name("journal".to_owned());
         let for_writer = Arc::clone(&queue);
+        let metrics = writer.metrics().clone();
         let handle = thread.spawn(move || writer::run(writer, &for_writer, lock)).map_err(io)?;
-        Ok((Self { shared, queue, writer: Mutex::new(Some(handle)) }, recovered))
+        Ok((Self { shared, queue, metrics, writer: Mutex::new(Some(handle)) }, recovered))
+    }
+
+    /// Adds what can be measured of the journal to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 
     fn enqueue(

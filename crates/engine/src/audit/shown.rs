@@ -51,6 +51,12 @@ impl Recent {
         self.0.back()
     }
 
+    /// Leaves of the newest checkpoint that a witness has cosigned; 0 where it has cosigned none of these.
+    pub(super) fn cosigned_by(&self, witness: &str) -> u64 {
+        let by = |shown: &&Shown| shown.cosignatures.iter().any(|c| c.witness() == witness);
+        self.0.iter().rev().find(by).map_or(0, |shown| shown.checkpoint.size())
+    }
+
     /// The checkpoint to show: the newest that `quorum` witnesses have cosigned, unless there is a newer one that
     /// they should have cosigned by now.
     pub(super) fn best(&self, quorum: usize, now: Timestamp) -> Option<&Shown> {

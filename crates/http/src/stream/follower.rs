@@ -9,6 +9,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Encoded;
 use super::input::{Ask, Input, close_frame};
+use crate::metrics::Present;
 use crate::server::Slot;
 
 /// Answers to a client's control frames that may wait to be sent; who asks for more without reading is gone.
@@ -32,6 +33,14 @@ impl Form {
             Form::WebSocket => &encoded.frame,
             Form::Chunks => &encoded.chunk,
             Form::Events => &encoded.event,
+        }
+    }
+
+    /// The word for it in metrics.
+    pub(super) fn carrier(self) -> &'static str {
+        match self {
+            Form::WebSocket => "websocket",
+            Form::Chunks | Form::Events => "sse",
         }
     }
 
@@ -69,10 +78,11 @@ pub(super) struct Follower {
     /// Whether the connection ends when `out` is empty.
     closing: bool,
     _slot: Slot,
+    _counted: Present,
 }
 
 impl Follower {
-    pub(super) fn new(socket: std::net::TcpStream, form: Form, slot: Slot) -> Self {
+    pub(super) fn new(socket: std::net::TcpStream, form: Form, slot: Slot, counted: Present) -> Self {
         Follower {
             socket: TcpStream::from_std(socket),
             form,
@@ -82,6 +92,7 @@ impl Follower {
             stuck: false,
             closing: false,
             _slot: slot,
+            _counted: counted,
         }
     }
 

@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 use canvass_election::ids::{Offset, PartitionId};
 use tokio::sync::{oneshot, watch};
 
 use super::Shared;
 use super::disk::{Disk, DiskFile};
+use super::metrics::Metrics;
 use super::recovery::Journal;
 use super::segment::{self, FRAME_HEADER, Frame, MAX_FRAME, SEGMENT_HEADER, Segment};
 use crate::follow::Tail;
@@ -127,6 +129,7 @@ pub(crate) struct Writer {
     /// refuses thousands of groups a second.
     failing: bool,
     buffer: Vec<u8>,
+    metrics: Metrics,
 }
 
 impl Writer {
@@ -148,6 +151,7 @@ impl Writer {
             owes_segment: false,
             failing: false,
             buffer: Vec::new(),
+            metrics: Metrics::default(),
         }
     }
 
@@ -156,9 +160,16 @@ impl Writer {
         &self.shared
     }
 
+    /// What is measured.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Writes a group of batches and answers each: all are durable, or none is in the log.
     pub(crate) fn commit(&mut self, group: Vec<Append>) {
-        match self.write(&group) {
+        let written = self.write(&group);
+        self.metrics.committed(written.is_ok());
+        match written {
             Ok(frames) => {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the journal can be written again");
@@ -196,9 +207,12 @@ impl Writer {
         buffer.clear();
         let frames = self.encode(group, &mut buffer);
         self.owes_roll_back = true;
-        let written = self.file.write_at(&buffer, self.size).and_then(|()| self.file.sync());
+        let written = self.file.write_at(&buffer, self.size);
         self.buffer = buffer;
         written?;
+        let since = Instant::now();
+        self.file.sync()?;
+        self.metrics.synced(since, bytes as u64);
         self.owes_roll_back = false;
         self.size += bytes as u64;
         self.sequence += frames.len() as u64;
