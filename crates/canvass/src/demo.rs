@@ -153,7 +153,7 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
         Ok(())
     };
     let outcome = tokio::select! {
-        () = serve::asked_to_stop() => Ok(()),
+        () = serve::asked_to_stop()? => Ok(()),
         reason = running.failed() => Err(reason),
         fault = playing => fault,
         fault = voting => fault,

@@ -222,26 +222,27 @@ impl Running {
     }
 }
 
-/// Ctrl-C, or the signal by which service managers end a process.
-pub(crate) async fn asked_to_stop() {
+/// Ctrl-C, or the signal by which service managers end a process. It is waited for from this call on, and not only once
+/// the future is polled.
+pub(crate) fn asked_to_stop() -> Result<impl Future<Output = ()>, String> {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
+    let wait = |kind| signal(kind).map_err(|e| format!("signals cannot be waited for: {e}"));
+    let (mut interrupt, mut terminate) = (wait(SignalKind::interrupt())?, wait(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        Err(_) => drop(tokio::signal::ctrl_c().await),
-    }
+    })
 }
 
 pub(crate) async fn run(args: ServeArgs) -> Outcome {
     let definition = args.election.as_deref().map(read_definition).transpose()?;
     let running = start(&args, definition).await?;
+    let asked = asked_to_stop()?;
     say(format_args!("listening on http://{}", running.address));
     let failure = tokio::select! {
-        () = asked_to_stop() => None,
+        () = asked => None,
         reason = running.failed() => Some(reason),
     };
     running.stop().await;

@@ -118,7 +118,7 @@ async fn aside<T: Send + 'static>(
     std::thread::spawn(move || done.send(work()));
     tokio::select! {
         result = result => result.map_err(|_| "the bench panicked".to_owned())?.map_err(|e| e.to_string()),
-        () = asked_to_stop() => Err("the bench was stopped".to_owned()),
+        () = asked_to_stop()? => Err("the bench was stopped".to_owned()),
     }
 }
 

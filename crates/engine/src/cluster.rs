@@ -34,6 +34,7 @@ use crate::audit::Receipts;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::ingest::{Ingest, Verdict, WANTED, Waiting};
+use crate::metrics::watch_ends;
 use crate::partition::{Partition, Snapshots};
 use crate::publications::Past;
 use crate::start::{StartError, Tasks, define, look_up, recovered};
@@ -127,6 +128,16 @@ pub(crate) struct Owned(Arc<Mutex<BTreeMap<PartitionId, Arc<Partition>>>>);
 impl Owned {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Arc<Partition>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These and some others.
+    pub(crate) fn with(
+        &self,
+        others: &BTreeMap<PartitionId, Arc<Partition>>,
+    ) -> BTreeMap<PartitionId, Arc<Partition>> {
+        let mut all = self.lock().clone();
+        all.extend(others.iter().map(|(id, partition)| (*id, Arc::clone(partition))));
+        all
     }
 
     pub(crate) fn get(&self, id: PartitionId) -> Option<Arc<Partition>> {
@@ -235,24 +246,13 @@ impl Engine {
             partitions.values().for_each(|p| clock.recorded(p.tally().time()));
         }
         begun_to_publish(heard, failed.clone()).await?;
+        let watched = (owned.clone(), partitions.clone());
+        folding.push(tasks.spawn(watch_ends(Arc::clone(&log), watched, stopped.clone()).map(Ok)));
         let lookup = Box::new(move |record| look_up(Arc::clone(&log), record).boxed());
         let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
         let stop = tokio::sync::Mutex::new(stop);
         let (audit, cluster) = (None, Part { owned, questions });
-        let snapshots = None;
-        Ok(Engine {
-            definition,
-            clock,
-            ingest,
-            partitions,
-            cluster,
-            board,
-            lookup,
-            audit,
-            snapshots,
-            failed,
-            stop,
-        })
+        Ok(Engine { definition, clock, ingest, partitions, cluster, board, lookup, audit, failed, stop })
     }
 }
 

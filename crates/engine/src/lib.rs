@@ -50,7 +50,7 @@ pub use start::{Options, StartError, stored_definition};
 use board::Board;
 use cluster::Part;
 use ingest::Waiting;
-use partition::{Partition, Snapshots};
+use partition::Partition;
 
 /// Looks a record up in the log.
 type Lookup = Box<dyn Fn(RecordId) -> BoxFuture<'static, Result<Option<Record>, String>> + Send + Sync>;
@@ -66,7 +66,6 @@ pub struct Engine {
     board: Arc<Board>,
     lookup: Lookup,
     audit: Option<Arc<Audit>>,
-    snapshots: Option<Arc<Snapshots>>,
     failed: watch::Receiver<Option<String>>,
     stop: tokio::sync::Mutex<Stop>,
 }
@@ -189,7 +188,12 @@ impl Engine {
 
     /// How far each partition's fold is.
     pub fn progress(&self) -> BTreeMap<PartitionId, Progress> {
-        self.partitions.iter().map(|(id, partition)| (*id, partition.progress())).collect()
+        self.here().iter().map(|(id, partition)| (*id, partition.progress())).collect()
+    }
+
+    /// The partitions that are folded in this process at the moment.
+    pub(crate) fn here(&self) -> BTreeMap<PartitionId, Arc<Partition>> {
+        self.cluster.owned.with(&self.partitions)
     }
 
     /// What was published of the log, where it is.

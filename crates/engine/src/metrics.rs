@@ -19,8 +19,8 @@ use tokio::sync::watch;
 
 use crate::Engine;
 use crate::audit::Audit;
+use crate::cluster::Owned;
 use crate::partition::Partition;
-use crate::snapshot;
 
 /// Upper bounds of the buckets of durations, in seconds: from a fast disk to a client's patience.
 pub const DURATIONS: [f64; 14] =
@@ -88,7 +88,7 @@ impl Appends {
 /// Looks at the log's ends until told to stop, so that it is known how far each fold is behind.
 pub(crate) async fn watch_ends<L: Log>(
     log: Arc<L>,
-    partitions: Vec<Arc<Partition>>,
+    (owned, others): (Owned, BTreeMap<PartitionId, Arc<Partition>>),
     mut stop: watch::Receiver<bool>,
 ) {
     let mut looks = tokio::time::interval(LOOK);
@@ -98,7 +98,7 @@ pub(crate) async fn watch_ends<L: Log>(
             _ = stop.wait_for(|stop| *stop) => return,
             _ = looks.tick() => {}
         }
-        for partition in &partitions {
+        for partition in owned.with(&others).values() {
             // A log that does not answer is told of by those who need it.
             if let Ok(end) = log.end(partition.id).await {
                 partition.saw_end(end);
@@ -195,8 +195,8 @@ fn seconds(time: Timestamp) -> f64 {
 }
 
 fn folds(engine: &Engine, page: &mut Page<'_, '_>) -> fmt::Result {
-    let progress = engine.progress();
-    let lags: BTreeMap<_, _> = engine.partitions.iter().map(|(id, p)| (*id, p.lag())).collect();
+    let (progress, here) = (engine.progress(), engine.here());
+    let lags: BTreeMap<_, _> = here.iter().map(|(id, p)| (*id, p.lag())).collect();
     let each = || progress.iter().map(|(id, progress)| (*id, progress));
     page.partitions(
         "fold_offset",
@@ -229,14 +229,10 @@ fn folds(engine: &Engine, page: &mut Page<'_, '_>) -> fmt::Result {
         "Returns that wait for the desk",
         each().map(|(id, p)| (id, count(p.held))),
     )?;
-    let written = |id: &PartitionId| {
-        let snapshots = engine.snapshots.as_ref()?;
-        snapshot::written(&snapshots.folder, *id)
-    };
     page.partitions(
         "snapshot_timestamp_seconds",
         "When the partition's snapshot was written",
-        progress.keys().filter_map(|id| Some((*id, seconds(written(id)?)))),
+        here.iter().filter_map(|(id, partition)| Some((*id, seconds(partition.saved()?)))),
     )
 }
 

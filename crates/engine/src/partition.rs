@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use canvass_election::event::Cell;
@@ -75,6 +75,8 @@ pub(crate) struct Partition {
     /// Offsets at which a publication stood, still ahead: the history keeps a value there.
     marks: Mutex<Vec<Offset>>,
     records: AtomicU64,
+    /// Where its snapshots are written, since it runs.
+    snapshots: OnceLock<Arc<Snapshots>>,
     /// The offset after the last batch folded.
     end: watch::Sender<Offset>,
     /// Ends that the log was seen to have and the fold has not reached, with the moment each was first seen.
@@ -139,6 +141,7 @@ impl Partition {
             pending: Mutex::new(pending),
             marks: Mutex::new(marks),
             records: AtomicU64::new(0),
+            snapshots: OnceLock::new(),
             ahead: Mutex::default(),
         }
     }
@@ -204,6 +207,11 @@ impl Partition {
             }
             ahead.push_back((Instant::now(), end));
         }
+    }
+
+    /// When its last snapshot was written.
+    pub(crate) fn saved(&self) -> Option<Timestamp> {
+        snapshot::written(&self.snapshots.get()?.folder, self.id)
     }
 
     /// How far the fold is behind the log's end as it was last seen.
@@ -335,6 +343,10 @@ impl Partition {
         promises: Option<Promises>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
+        if let Some(snapshots) = &snapshots {
+            // It runs once.
+            let _ = self.snapshots.set(Arc::clone(snapshots));
+        }
         let mut entries = pin!(log.read(self.id, *self.end.borrow()));
         let mut last = None;
         let mut failures = 0;

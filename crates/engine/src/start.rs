@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Audit, AuditError, AuditOptions, Promises, Recent, partition_key};
 use crate::board::{Board, Projecting};
 use crate::clock::{Clock, system_time};
-use crate::cluster::{Audience, Part};
+use crate::cluster::{Audience, Owned, Part};
 use crate::ingest::{Ingest, Waiting};
 use crate::metrics::watch_ends;
 use crate::partition::{Partition, Snapshots};
@@ -252,7 +252,8 @@ impl Engine {
         let projecting = Projecting::new(projectors(&definition, &options.baselines)?);
         let board = Arc::new(Board::start(&definition, &all, projecting, past, list)?);
         folding.push(tasks.spawn(Arc::clone(&board).project(stopped.clone()).map(Ok)));
-        folding.push(tasks.spawn(watch_ends(Arc::clone(&log), all.clone(), stopped.clone()).map(Ok)));
+        let watched = (Owned::default(), partitions.clone());
+        folding.push(tasks.spawn(watch_ends(Arc::clone(&log), watched, stopped.clone()).map(Ok)));
         folding.push(tasks.spawn(Arc::clone(&board).run(all, options.tick, stopped.clone()).map(Ok)));
         let ids: Vec<_> = definition.partition_ids().collect();
         let audit = match audit {
@@ -271,21 +272,8 @@ impl Engine {
         let taking = batchers.into_iter().map(|batcher| tasks.spawn(batcher.map(Ok))).collect();
         let lookup = move |record| look_up(Arc::clone(&log), record).boxed();
         let stop = Stop { taking, stop_taking, folding, stop_folding: stop, waiting };
-        let (lookup, stop) = (Box::new(lookup), tokio::sync::Mutex::new(stop));
-        let cluster = Part::default();
-        Ok(Engine {
-            definition,
-            clock,
-            ingest,
-            partitions,
-            cluster,
-            board,
-            lookup,
-            audit,
-            snapshots,
-            failed,
-            stop,
-        })
+        let (lookup, stop, cluster) = (Box::new(lookup), tokio::sync::Mutex::new(stop), Part::default());
+        Ok(Engine { definition, clock, ingest, partitions, cluster, board, lookup, audit, failed, stop })
     }
 }
 

@@ -36,21 +36,17 @@ pub(crate) async fn cast(
     key: Option<&str>,
 ) -> Result<Recorded, Problem> {
     let selections = selections.iter().map(String::as_str);
-    let since = Instant::now();
     let prepared = prepare(app, &Moment::new(app), contest, voter, selections, key, false);
     let recorded = match prepared {
         Ok(prepared) => record(app, prepared, Until::Judged).await,
         Err(problem) => Err(problem),
     };
-    noted(app, since, recorded)
+    noted(app, recorded)
 }
 
 /// Counts a vote by what became of it.
-fn noted(app: &App, since: Instant, recorded: Result<Recorded, Problem>) -> Result<Recorded, Problem> {
+fn noted(app: &App, recorded: Result<Recorded, Problem>) -> Result<Recorded, Problem> {
     app.metrics.general().votes.note(&recorded);
-    if recorded.is_ok() {
-        app.metrics.general().waited(since.elapsed(), 1);
-    }
     recorded
 }
 
@@ -61,7 +57,9 @@ async fn record(
 ) -> Result<Recorded, Problem> {
     let mut drafts = Drafts::default();
     drafts.push_vote(request, &vote);
+    let since = Instant::now();
     let mut judged = app.engine.ingest().submit(partition, drafts, until).await.map_err(unrecorded)?;
+    app.metrics.general().waited(since.elapsed(), 1);
     let verdict = judged.verdicts.pop().ok_or(Code::Internal)?;
     settle(app, (&verdict, &judged.receipts), &vote).await
 }
@@ -80,8 +78,7 @@ pub(crate) async fn post_vote(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let since = Instant::now();
-    noted(&app, since, take_vote(&app, peer, &headers, body).await)?.answer()
+    noted(&app, take_vote(&app, peer, &headers, body).await)?.answer()
 }
 
 async fn take_vote(

@@ -32,11 +32,13 @@ use crate::{Anchored, App};
 /// The media type of OpenMetrics' text, which Prometheus reads since its version 2.5.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Outcomes that are told also where they never came.
+const KINDS: usize = 4;
+
 /// How often each outcome came.
 #[derive(Debug)]
 pub(crate) struct Outcomes {
     counted: AtomicU64,
-    /// Recorded, and judged elsewhere.
     recorded: AtomicU64,
     repeated: AtomicU64,
     held: AtomicU64,
@@ -64,7 +66,7 @@ impl Outcomes {
         slot.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes something that was recorded and is judged elsewhere.
+    /// Notes something that is in the log, and of which another process knows what it did.
     pub(crate) fn recorded(&self) {
         self.recorded.fetch_add(1, Ordering::Relaxed);
     }
@@ -91,9 +93,9 @@ impl Outcomes {
         let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let kinds = [
             ("counted", &self.counted),
+            ("recorded", &self.recorded),
             ("repeated", &self.repeated),
             ("held", &self.held),
-            ("recorded", &self.recorded),
         ];
         let refused = Code::ALL.iter().map(|code| code.as_str()).zip(&self.refused);
         kinds.into_iter().chain(refused).map(move |(word, n)| (word, read(n)))
@@ -288,7 +290,9 @@ fn outcomes(
     }
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     // A refusal that never came is left out: most codes never come.
-    for (word, n) in sums.into_iter().enumerate().filter(|(i, (_, n))| *i < 4 || *n > 0).map(|(_, row)| row) {
+    for (word, n) in
+        sums.into_iter().enumerate().filter(|(i, (_, n))| *i < KINDS || *n > 0).map(|(_, row)| row)
+    {
         let label = [("outcome", word)];
         family.encode_family(&label)?.encode_counter::<NoLabelSet, _, f64>(&n, None)?;
     }

@@ -36,6 +36,7 @@ struct People {
     source: String,
     collector: String,
     auditor: String,
+    monitor: String,
     ann: String,
     bob: String,
     foreign: String,
@@ -53,6 +54,7 @@ impl People {
             source: add_key(data, "county board", &["source"]),
             collector: add_key(data, "hall", &["collector"]),
             auditor: add_key(data, "audit", &["auditor"]),
+            monitor: add_key(data, "prometheus", &["monitor"]),
             ann: token(data, "spring", "ann"),
             bob: token(data, "spring", "bob"),
             foreign: token(data, "autumn", "ann"),
@@ -83,6 +85,7 @@ fn every_answer_fits_the_document() {
     anchors(&mut probe, &mut node);
     reads_of_nothing(&mut probe);
     who_may_not(&mut probe, &people);
+    metrics(&mut probe, &people);
     votes(&mut probe, &people);
     // The token that was good for no time expires with its second.
     std::thread::sleep(Duration::from_millis(1_100));
@@ -294,6 +297,14 @@ fn proofs(probe: &mut Probe) {
     for record in ["returns-0-99999-0", "returns-0-0-9", "votes-9-0-0", "record"] {
         probe.get("404 unknown-record", &format!("/api/v1/receipts/{record}/proof"));
     }
+}
+
+fn metrics(probe: &mut Probe, people: &People) {
+    assert!(probe.get_as("200", "/metrics", &people.monitor).body.ends_with("# EOF\n"));
+    probe.get("401 key-missing", "/metrics");
+    probe.get_as("401 key-invalid", "/metrics", "cvk_nobody");
+    probe.get_as("403 forbidden", "/metrics", &people.auditor);
+    probe.send("400 bad-header", ("GET", "/metrics"), &[("authorization", "Basic abc")], b"");
 }
 
 fn voters(probe: &mut Probe, people: &People) {
