@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod demo;
 mod digest;
+mod dlq;
 mod forecast;
 mod kafka;
 mod keys;
@@ -55,6 +56,9 @@ enum Command {
     Digest(digest::DigestArgs),
     /// Compute a published projection again, from the log and the baseline alone
     Forecast(forecast::ForecastArgs),
+    /// What lies in a log on Kafka and is no record of Canvass
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Anchors of the log on a chain
     #[command(subcommand)]
     Anchor(anchor::AnchorCommand),
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Command::Proof(args) => on_runtime(verify::run_proof(args)),
         Command::Digest(args) => on_runtime(digest::run(args)),
         Command::Forecast(args) => on_runtime(forecast::run(args)),
+        Command::Dlq(command) => on_runtime(dlq::run(command)),
         Command::Anchor(command) => on_runtime(anchor::run(command)),
         Command::Key(command) => keys::key(&command),
         Command::Token(command) => keys::token(&command),

@@ -7,8 +7,14 @@ mod support;
 use std::path::Path;
 use std::time::Instant;
 
-use serde_json::json;
-use support::{Kafka, Raw, Server, eventually, fails, get, post};
+use canvass_election::event::Vote;
+use canvass_election::ids::{ContestId, Nullifier, PartitionId, RequestId, SelectionId, Timestamp};
+use canvass_engine::votes_partition;
+use canvass_protocol::record::{BatchBuilder, Drafts};
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::{Value, json};
+use support::{Kafka, Raw, Server, eventually, fails, get, post, run};
 
 fn vote(address: &str, voter: usize) -> Raw {
     let body = json!({"contest": "song", "selections": ["x"], "voter": format!("voter-{voter}")});
@@ -137,4 +143,67 @@ fn options_that_are_wrong_say_what_to_do() {
     std::fs::write(&settings, "ssl.ca.location=/nowhere.pem\nsecurity.protocol=SSL").unwrap();
     let said = serve(&["--kafka", "127.0.0.1:9/x", "--kafka-settings", settings.to_str().unwrap()]);
     assert!(said.contains("ssl.ca.location failed"), "{said}");
+}
+
+/// Puts bytes into a topic as a program does that is none of Canvass.
+async fn put(address: &str, topic: &str, bytes: &[u8]) {
+    let (brokers, prefix) = address.split_once('/').unwrap();
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let topic = format!("{prefix}.{topic}");
+    let record = FutureRecord::<(), [u8]>::to(&topic).partition(0).payload(bytes);
+    producer.send_result(record).unwrap().await.unwrap().unwrap();
+}
+
+/// A batch of one vote, without the header that Canvass gives it.
+fn stray() -> Vec<u8> {
+    let mut drafts = Drafts::default();
+    let choices = [SelectionId(0)].into_iter().collect();
+    // Of a voter whose votes belong into the first partition.
+    let nullifier =
+        (0..=255).map(|n| Nullifier([n; 16])).find(|n| votes_partition(n, 8) == PartitionId::votes(0));
+    let vote = Vote { contest: ContestId(0), nullifier: nullifier.unwrap(), choices };
+    drafts.push_vote(RequestId([7; 16]), &vote);
+    let mut batch = BatchBuilder::new(1, Timestamp(1_700_000_000_000));
+    batch.push(&drafts);
+    batch.finish().1.to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_record_stops_nothing_and_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start_own(1);
+    let address = kafka.address();
+    let options = ["--election", &definition(folder.path()), "--kafka", &address];
+    let mut server = Server::start(&folder.path().join("data"), &options);
+    let at = server.address.clone();
+    assert!((0..5).all(|voter| vote(&at, voter).status == 201));
+    put(&address, "votes", b"a greeting").await;
+    put(&address, "votes", &stray()).await;
+    put(&address, "returns", b"").await;
+    assert!((5..20).all(|voter| vote(&at, voter).status == 201));
+    shows(&at, 20);
+    let dlq = |args: &[&str]| run(&[&["dlq"], args, &["--kafka", &address]].concat());
+    let letters = eventually("the dead letters", || {
+        let lines = dlq(&["list"]);
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (lines.len() == 3).then_some(lines)
+    });
+    let of = |replayable: bool| letters.iter().filter(move |letter| letter["replayable"] == replayable);
+    assert!(of(false).any(|letter| letter["begins"] == "a greeting"));
+    let name = of(true).next().unwrap()["letter"].as_str().unwrap();
+    let greeting = of(false).find(|letter| letter["size"] == 10).unwrap()["letter"].as_str().unwrap();
+    let said = fails(&["dlq", "replay", greeting, "--kafka", &address]);
+    assert!(said.contains("holds no batch of Canvass"), "{said}");
+    let said = fails(&["dlq", "replay", "votes-0-999999-0", "--kafka", &address]);
+    assert!(said.contains("there is no dead letter"), "{said}");
+    // Twice is once.
+    for _ in 0..2 {
+        dlq(&["replay", name]);
+    }
+    shows(&at, 21);
+    // The next process reads the same log, and an auditor finds every number as it is published.
+    server.restart();
+    shows(&at, 21);
+    let key = support::log_key(&folder.path().join("data"));
+    assert_eq!(support::verified(&server.url(), &key, &[])["voters"], 21);
 }

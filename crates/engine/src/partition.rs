@@ -279,7 +279,10 @@ impl Partition {
         // Said before the lock is free, so that nobody takes half a batch for a whole one.
         self.broken.store(folded.is_err(), Ordering::Relaxed);
         folded.map_err(undecodable)?;
-        self.last.store(crc32c::crc32c(&entry.batch.bytes), Ordering::Relaxed);
+        // A batch of nothing leaves the tally where it is, before it.
+        if entry.batch.count > 0 {
+            self.last.store(crc32c::crc32c(&entry.batch.bytes), Ordering::Relaxed);
+        }
         drop(tally);
         self.records.fetch_add(u64::from(entry.batch.count), Ordering::Relaxed);
         self.end.send_replace(entry.offset.next());

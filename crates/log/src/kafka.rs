@@ -5,14 +5,16 @@
 //! says what a record looks like.
 
 mod address;
+mod dead;
 mod exchange;
 mod member;
 mod reader;
 mod topics;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use canvass_election::ids::{Offset, PartitionId, Topic};
@@ -27,9 +29,11 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use tokio::sync::watch;
 
 pub use self::address::{Address, AddressError};
+pub use self::dead::DeadLetter;
 pub use self::exchange::{Exchange, Follower, From, Heard, PublishError, Publisher, Said, Subject};
 pub use self::member::{Assigned, Group, Member};
 use self::reader::{Consumers, Reading};
+use self::topics::{Keep, Wanted};
 use crate::follow::Tail;
 use crate::{
     AppendError, Batch, Entry, Log, MAX_BATCH_BYTES, QUEUE_BATCHES, QUEUE_BYTES, ReadError, check_size,
@@ -145,6 +149,10 @@ type Sender = FutureProducer<Quiet>;
 /// What appends and readers share.
 struct Cluster {
     topics: [String; 2],
+    /// The topic of what is no record of ours.
+    dead: String,
+    /// What was told of there.
+    buried: Mutex<BTreeSet<(PartitionId, Offset)>>,
     sender: Sender,
     consumers: Consumers,
 }
@@ -216,7 +224,11 @@ impl KafkaLog {
         let sender: Sender = sending(&config).create_with_context(Quiet).map_err(settings)?;
         let topics = [Topic::Votes, Topic::Returns].map(|topic| address.topic(topic));
         topics::settle(address, &sender, &topics, partitions).await?;
-        let cluster = Arc::new(Cluster { topics, sender, consumers: Consumers::new(config) });
+        let dead = address.named("dead");
+        let wanted = Wanted { name: dead.clone(), partitions: 1, keep: Keep::Newest };
+        topics::ensure(address, &sender, vec![wanted]).await?;
+        let consumers = Consumers::new(config);
+        let cluster = Arc::new(Cluster { topics, dead, buried: Mutex::default(), sender, consumers });
         Ok(Self { cluster, closed: RwLock::new(false), tail: watch::Sender::default() })
     }
 

@@ -150,8 +150,12 @@ pub struct BatchReader<'a> {
 }
 
 impl<'a> BatchReader<'a> {
-    /// Reads the tag of a batch.
+    /// Reads the tag of a batch. No bytes are a batch of nothing, which stands in a log where something lies that is
+    /// not Canvass's; it has no tag, and 0 stands for it.
     pub fn new(mut bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        if bytes.is_empty() {
+            return Ok(BatchReader { tag: 0, rest: bytes });
+        }
         let tag = bytes.try_get_u64_le().map_err(|_| DecodeError::Short)?;
         Ok(BatchReader { tag, rest: bytes })
     }
@@ -249,6 +253,13 @@ mod tests {
             choices: [SelectionId(2)].into_iter().collect(),
         };
         assert_eq!(Drafts::one(RequestId([2; 16]), &Event::VoteCast(vote)).size(), 50);
+    }
+
+    #[test]
+    fn no_bytes_are_a_batch_of_nothing_and_a_few_are_none() {
+        assert_eq!(BatchReader::new(&[]).unwrap().count(), 0);
+        assert!((1..8).all(|n| BatchReader::new(&vec![0; n]).is_err()));
+        assert_eq!(BatchReader::new(&[0; 8]).unwrap().count(), 0);
     }
 
     #[test]

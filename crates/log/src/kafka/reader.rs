@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use canvass_election::ids::{Offset, PartitionId};
+use canvass_election::ids::{Offset, PartitionId, RecordId};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -44,12 +44,12 @@ impl Consumers {
         Self { config, idle: Mutex::default() }
     }
 
-    fn take(&self) -> Result<StreamConsumer<Quiet>, KafkaError> {
+    pub(super) fn take(&self) -> Result<StreamConsumer<Quiet>, KafkaError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(|| self.config.create_with_context(Quiet), Ok)
     }
 
-    fn put_back(&self, consumer: StreamConsumer<Quiet>) {
+    pub(super) fn put_back(&self, consumer: StreamConsumer<Quiet>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT && consumer.unassign().is_ok() {
             idle.push(consumer);
@@ -178,17 +178,22 @@ fn entry_of(
     if offset > next {
         return damaged("batches before it are missing");
     }
-    let Some(count) = count_of(message) else { return damaged("it is not a record of Canvass") };
-    let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
-    Ok(Some(Entry { partition, offset, batch: Batch { count, bytes } }))
-}
-
-fn count_of(message: &BorrowedMessage<'_>) -> Option<u32> {
-    let header = message.headers()?.iter().find(|header| header.key == HEADER)?;
-    match header.value? {
-        [VERSION, count @ ..] => count.try_into().ok().map(u32::from_le_bytes),
-        _ => None,
-    }
+    let payload = message.payload().unwrap_or_default();
+    let header = message.headers().and_then(|headers| headers.iter().find(|header| header.key == HEADER));
+    let batch = match header.and_then(|header| header.value) {
+        Some([VERSION, count @ ..]) => match count.try_into() {
+            Ok(count) => Batch { count: u32::from_le_bytes(count), bytes: Bytes::copy_from_slice(payload) },
+            Err(_) => return damaged("its header is not one of Canvass"),
+        },
+        // To leave out what a newer Canvass counts would be a wrong count.
+        Some(_) => return damaged("a newer Canvass wrote it"),
+        None => {
+            let name = RecordId { partition, offset, position: 0 };
+            cluster.bury(name, "it is not a record of Canvass", payload);
+            Batch { count: 0, bytes: Bytes::new() }
+        }
+    };
+    Ok(Some(Entry { partition, offset, batch }))
 }
 
 /// Whether waiting does not help.

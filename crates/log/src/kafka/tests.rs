@@ -4,6 +4,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
+
 use super::*;
 
 /// The broker of these tests: that of `KAFKA_BOOTSTRAP`, or one that is started and ends with this process.
@@ -59,17 +61,44 @@ async fn topics_keep_the_partitions_they_were_made_with() {
     assert!(matches!(other, KafkaOpenError::OtherPartitions { there, given: EIGHT } if there == given));
 }
 
-#[tokio::test]
-async fn a_record_of_somebody_else_is_no_entry() {
-    let log = open(&fresh()).await;
+async fn put(log: &KafkaLog, bytes: &[u8], header: Option<&[u8]>) {
     let topic = log.cluster.topic(Topic::Votes).to_owned();
-    let foreign = FutureRecord::<(), [u8]>::to(&topic).partition(0).payload(b"hello");
+    let headers = header.map(|value| OwnedHeaders::new().insert(Header { key: HEADER, value: Some(value) }));
+    let foreign = FutureRecord::<(), [u8]>::to(&topic).partition(0).payload(bytes);
+    let foreign = FutureRecord { headers, ..foreign };
     log.cluster.sender.send_result(foreign).unwrap().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_record_of_somebody_else_is_a_batch_of_nothing_and_a_dead_letter() {
+    let address = fresh();
+    let log = open(&address).await;
+    let id = PartitionId::votes(0);
+    assert_eq!(log.dead_letters().await.unwrap(), Vec::new());
+    put(&log, b"hello", None).await;
+    put(&log, b"", None).await;
+    let batch = Batch { count: 1, bytes: Bytes::from_static(b"ours") };
+    assert_eq!(log.append(id, batch.clone()).await.unwrap(), Offset(2));
+    for _ in 0..2 {
+        // Whoever reads it, now or in another process, reads the same.
+        let log = open(&address).await;
+        let nothing = Batch { count: 0, bytes: Bytes::new() };
+        for (offset, batch) in [(0, &nothing), (1, &nothing), (2, &batch)] {
+            assert_eq!(log.entry(id, Offset(offset)).await.unwrap().unwrap().batch, *batch);
+        }
+        log.close().await;
+        let letters = log.dead_letters().await.unwrap();
+        let letters: Vec<_> = letters.iter().map(|l| (l.name().to_string(), &l.bytes[..])).collect();
+        assert_eq!(letters, [("votes-0-0-0".to_owned(), &b"hello"[..]), ("votes-0-1-0".to_owned(), b"")]);
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_not_left_out() {
+    let log = open(&fresh()).await;
+    put(&log, b"ours", Some(&[VERSION + 1, 1, 0, 0, 0])).await;
     let error = log.entry(PartitionId::votes(0), Offset(0)).await.unwrap_err();
-    assert!(
-        matches!(error, ReadError::Corrupt { at: 0, what: "it is not a record of Canvass", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ReadError::Corrupt { at: 0, what: "a newer Canvass wrote it", .. }), "{error}");
 }
 
 #[tokio::test]
